@@ -1,0 +1,278 @@
+"""The mathematics of the HR loss: pure functions on `keras.ops` tensors.
+
+`q` is the classifier's soft decision (a softmax), `p` the label's distribution.
+Everything is in nats, and everything takes **log**-probabilities, so that nothing
+is lost when a probability is close to 0 or 1.
+"""
+
+import math
+import sys
+
+import keras
+from keras import ops
+
+# Stands for log 0 where the true value, minus infinity, would turn 0·log 0 into NaN.
+_LOWEST = -1e30
+
+_SHAPE_ONLY_OPS = ("Identity", "Reshape", "Squeeze", "Cast")
+
+
+def known_logits(outputs):
+    """The logits behind softmax outputs, where Keras or the TensorFlow graph still knows them.
+
+    Keras marks the output of its softmax with the logits; in a TensorFlow graph the
+    `Softmax` operation names its input. Casts, reshapes and identities between the
+    softmax and `outputs` are looked through. Take the logits *before* casting or
+    computing with `outputs`.
+
+    Args:
+        outputs: `(..., classes)`, what a model returned.
+
+    Returns:
+        `(..., classes)` logits of the same shape, or `None` where they are not known.
+    """
+    if getattr(outputs, "_keras_logits", None) is not None:
+        return outputs._keras_logits
+    if "tensorflow" not in sys.modules:
+        return None
+    import tensorflow as tf
+
+    if not tf.is_symbolic_tensor(outputs):
+        return None
+    operation = outputs.op
+    if operation.type == "Softmax":
+        return operation.inputs[0]
+    if operation.type not in _SHAPE_ONLY_OPS:
+        return None
+    logits = known_logits(operation.inputs[0])
+    if logits is None or operation.type in ("Identity", "Cast"):
+        return logits
+    if outputs.shape[-1] != logits.shape[-1]:  # no longer one softmax per row
+        return None
+    return tf.reshape(logits, tf.shape(outputs))
+
+
+def log_probabilities(outputs, from_logits=False):
+    """Log-probabilities from logits or from probabilities.
+
+    Logits: `log q = z − logsumexp(z)`. Probabilities: normalised, clipped to
+    [ε, 1 − ε] with ε = `keras.config.epsilon()` (1e-7), as Keras' own losses do.
+
+    Args:
+        outputs: `(..., classes)`, floating point.
+        from_logits: whether `outputs` are logits.
+
+    Returns:
+        `(..., classes)`, of the dtype of `outputs`.
+    """
+    if from_logits:
+        return ops.log_softmax(outputs, axis=-1)
+    epsilon = keras.config.epsilon()
+    outputs = outputs / ops.sum(outputs, axis=-1, keepdims=True)
+    return ops.log(ops.clip(outputs, epsilon, 1.0 - epsilon))
+
+
+def conditional_entropy(log_q):
+    """Entropy of the classifier's soft decision, in nats.
+
+    H(Ŷ|x) = −Σ_y q(y|x) log q(y|x)
+
+    Args:
+        log_q: `(..., classes)` log-probabilities.
+
+    Returns:
+        `(...)`, each between 0 and log(classes). 0·log 0 counts as 0.
+    """
+    return -ops.sum(ops.exp(log_q) * ops.maximum(log_q, _LOWEST), axis=-1)
+
+
+def are_distributions(labels, log_q):
+    """Whether `labels` are distributions `(..., classes)` rather than class numbers."""
+    return len(labels.shape) == len(log_q.shape) and labels.shape[-1] == log_q.shape[-1]
+
+
+def cross_entropy(labels, log_q):
+    """Cross-entropy of each example, in nats.
+
+    CE = −log q(y) for a class number y, −Σ_y p(y) log q(y) for a distribution p.
+
+    Args:
+        labels: integers `(...)`, or distributions `(..., classes)`.
+        log_q: `(..., classes)` log-probabilities.
+
+    Returns:
+        `(...)`. NaN where a class number is not one of 0 … classes − 1.
+    """
+    if are_distributions(labels, log_q):
+        return -ops.sum(labels * ops.maximum(log_q, _LOWEST), axis=-1)
+    classes = log_q.shape[-1]
+    valid = ops.logical_and(labels >= 0, labels < classes)
+    index = ops.expand_dims(ops.where(valid, labels, 0), axis=-1)
+    log_q_y = ops.squeeze(ops.take_along_axis(log_q, index, axis=-1), axis=-1)
+    return ops.where(valid, -log_q_y, math.nan)
+
+
+def log_mean_exp_statistics(exponents, weights):
+    """What a shard of the data has to tell about its log-mean-exp: four sums and a maximum.
+
+    Args:
+        exponents: `(..., n)`.
+        weights: `(..., n)`, not negative. Entries of weight 0 do not count, whatever
+            their exponent.
+
+    Returns:
+        `(m, Σ w·expm1(a − m), Σ w·exp(a − m), Σ w)`, each `(...)`, with m the largest
+        exponent a of positive weight, held constant (0 where all weights are 0).
+    """
+    counts = weights > 0
+    largest = ops.max(ops.where(counts, exponents, -math.inf), axis=-1, keepdims=True)
+    largest = ops.stop_gradient(ops.where(ops.isinf(largest), 0.0, largest))
+    shifted = ops.where(counts, exponents - largest, 0.0)
+    return (
+        ops.squeeze(largest, axis=-1),
+        ops.sum(weights * ops.expm1(shifted), axis=-1),
+        ops.sum(weights * ops.exp(shifted), axis=-1),
+        ops.sum(weights, axis=-1),
+    )
+
+
+def log_mean_exp_from(statistics):
+    """log(Σ w·exp(a) / Σ w) from `log_mean_exp_statistics`; 0 where all weights are 0.
+
+    Two forms of the same number: log1p of the mean of expm1, which keeps its digits
+    when all exponents are close together (α close to 1), and the log of the mean of
+    exp, which keeps them when a few exponents dominate (α large).
+    """
+    largest, sum_expm1, sum_exp, total = statistics
+    some = total > 0
+    total = ops.where(some, total, 1.0)
+    close = sum_expm1 / total
+    is_close = close > -0.5
+    log_close = ops.log1p(ops.where(is_close, close, 0.0))
+    log_spread = ops.log(ops.where(is_close, 1.0, sum_exp / total))
+    return ops.where(some, largest + ops.where(is_close, log_close, log_spread), 0.0)
+
+
+def log_mean_exp(exponents, weights):
+    """Weighted log-mean-exp over the last axis, log(Σ w·exp(a) / Σ w).
+
+    Args:
+        exponents: `(..., n)`.
+        weights: `(..., n)`, not negative, of any sum.
+
+    Returns:
+        `(...)`; 0 where all weights are 0.
+    """
+    return log_mean_exp_from(log_mean_exp_statistics(exponents, weights))
+
+
+def renyi_exponent(labels, log_q, alpha):
+    """The exponent r of one example's share of the Rényi divergence.
+
+    r = log Σ_y p(y)^α q(y)^(1−α); for a class number y, r = (α − 1)·CE.
+
+    Args:
+        labels: integers `(...)`, or distributions `(..., classes)`.
+        log_q: `(..., classes)` log-probabilities.
+        alpha: order of the divergence, greater than 1.
+
+    Returns:
+        `(...)`.
+    """
+    tilt = alpha - 1.0
+    if not are_distributions(labels, log_q):
+        return tilt * cross_entropy(labels, log_q)
+    # Σ p^α q^(1−α) = Σ p·exp((α−1)(log p − log q)): the weighted log-mean-exp over the classes.
+    positive = labels > 0
+    log_p = ops.log(ops.where(positive, labels, 1.0))
+    return log_mean_exp(ops.where(positive, tilt * (log_p - log_q), 0.0), labels)
+
+
+def hr_per_example(labels, log_q, alpha):
+    """The HR risk of each example taken as a batch of its own: H + r/(α − 1).
+
+    For a class number this is H + CE, whatever α: the objective of the paper's
+    "HR attack", which never depends on batch-mates.
+
+    Args:
+        labels: integers `(...)`, or distributions `(..., classes)`.
+        log_q: `(..., classes)` log-probabilities.
+        alpha: order of the divergence, greater than 1.
+
+    Returns:
+        `(...)`.
+    """
+    return conditional_entropy(log_q) + renyi_exponent(labels, log_q, alpha) / (alpha - 1.0)
+
+
+def hr_statistics(labels, log_q, alpha, weights):
+    """What one shard of a batch contributes to the HR risk: five numbers.
+
+    Args:
+        labels: integers `(n,)`, or distributions `(n, classes)`.
+        log_q: `(n, classes)` log-probabilities.
+        alpha: order of the divergence, greater than 1.
+        weights: `(n,)` expectation weights, not negative.
+
+    Returns:
+        `(5,)`: the largest exponent, Σ w·expm1, Σ w·exp, Σ w (see
+        `log_mean_exp_statistics`) and Σ w·H.
+    """
+    exponents = renyi_exponent(labels, log_q, alpha)
+    entropy = ops.where(weights > 0, conditional_entropy(log_q), 0.0)
+    return ops.stack(
+        [*log_mean_exp_statistics(exponents, weights), ops.sum(weights * entropy)], axis=0
+    )
+
+
+def hr_risk_from(statistics, alpha):
+    """The HR risk of a batch from the statistics of its shards.
+
+    Args:
+        statistics: `(shards, 5)`, rows from `hr_statistics`.
+        alpha: order of the divergence, greater than 1.
+
+    Returns:
+        Scalar Σ w·H / Σ w + R; 0 where all weights are 0.
+    """
+    largest, sum_expm1, sum_exp, total, entropy = (statistics[:, k] for k in range(5))
+    highest = ops.max(ops.where(total > 0, largest, -math.inf))
+    highest = ops.stop_gradient(ops.where(ops.isinf(highest), 0.0, highest))
+    lag = ops.stop_gradient(ops.where(total > 0, largest - highest, 0.0))
+    combined = (
+        highest,
+        ops.sum(sum_expm1 * ops.exp(lag) + total * ops.expm1(lag)),
+        ops.sum(sum_exp * ops.exp(lag)),
+        ops.sum(total),
+    )
+    weight = ops.sum(total)
+    mean_entropy = ops.sum(entropy) / ops.where(weight > 0, weight, 1.0)
+    return mean_entropy + log_mean_exp_from(combined) / (alpha - 1.0)
+
+
+def hr_risk(labels, log_q, alpha, weights=None):
+    """The HR loss of a batch: conditional entropy plus Rényi divergence, in nats.
+
+    L = Σ_i w_i H_i + R,  R = 1/(α−1) · log Σ_i w_i exp(r_i),  Σ w = 1.
+
+    The expectation is *inside* the logarithm: R is a log-mean-exp over the batch. For
+    class numbers it is the tilted empirical risk of the cross-entropy with tilt α − 1.
+
+    Args:
+        labels: integers `(n,)`, or distributions `(n, classes)`.
+        log_q: `(n, classes)` log-probabilities.
+        alpha: order of the divergence, greater than 1.
+        weights: `(n,)` expectation weights, not negative, of any sum; equal if `None`.
+
+    Returns:
+        Scalar.
+
+    Source: "A novel loss to train DNNs", eq. (3) and (4).
+
+    Example:
+        >>> log_q = information.log_probabilities(logits, from_logits=True)
+        >>> information.hr_risk(labels, log_q, alpha=1.6)
+    """
+    if weights is None:
+        weights = ops.ones_like(log_q[..., 0])
+    return hr_risk_from(hr_statistics(labels, log_q, alpha, weights)[None], alpha)

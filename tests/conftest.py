@@ -1,0 +1,52 @@
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import settings
+
+from hr_keras import datasets, models
+
+# Replicas on one machine: must be said before TensorFlow starts its devices.
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 4
+)
+
+settings.register_profile("hr_keras", deadline=None, derandomize=True, max_examples=50)
+settings.load_profile("hr_keras")
+
+
+@pytest.fixture(scope="session")
+def digits():
+    return datasets.load("mnist10k")
+
+
+@pytest.fixture(scope="session")
+def cnn(digits):
+    """The paper's network after two epochs: far from chance and not saturated."""
+    model = models.mnist_cnn(seed=0)
+    model.compile(keras.optimizers.SGD(0.05), loss="sparse_categorical_crossentropy")
+    model.fit(*digits.train, batch_size=100, epochs=2, verbose=0)
+    return model
+
+
+@pytest.fixture
+def linear():
+    """A linear softmax classifier on 12 pixels with 3 classes, of fixed weights."""
+    return linear_model(scale=1.0)
+
+
+def linear_model(scale, classifier_activation="softmax"):
+    generator = np.random.default_rng(0)
+    model = keras.Sequential(
+        [
+            keras.Input((2, 2, 3)),
+            keras.layers.Flatten(),
+            keras.layers.Dense(3, activation=classifier_activation),
+        ]
+    )
+    model.set_weights([scale * generator.normal(size=(12, 3)), generator.normal(size=3)])
+    return model
