@@ -1,0 +1,210 @@
+import keras
+import numpy as np
+import pytest
+import reference
+import tensorflow as tf
+
+from hr_keras.models import classifier_output, logits_model, mnist_cnn, resnet, resnet8
+
+IMAGES = np.random.default_rng(0).random((5, 8, 8, 1)).astype("float32")
+
+
+def sequential():
+    return keras.Sequential(
+        [keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(4, "softmax")]
+    )
+
+
+def activation_layer():
+    inputs = keras.Input((8, 8, 1))
+    x = keras.layers.Dense(4)(keras.layers.Flatten()(inputs))
+    return keras.Model(inputs, keras.layers.Activation("softmax")(x))
+
+
+def softmax_layer():
+    inputs = keras.Input((8, 8, 1))
+    x = keras.layers.Dense(4)(keras.layers.Flatten()(inputs))
+    return keras.Model(inputs, keras.layers.Softmax()(x))
+
+
+def convolution():
+    inputs = keras.Input((8, 8, 1))
+    x = keras.layers.Conv2D(4, 8, activation="softmax")(inputs)
+    return keras.Model(inputs, keras.layers.Flatten()(x))
+
+
+def nested():
+    inputs = keras.Input((8, 8, 1))
+    inner = keras.Sequential([keras.layers.Rescaling(2.0), sequential()])
+    return keras.Model(inputs, inner(inputs))
+
+
+def operation():
+    inputs = keras.Input((8, 8, 1))
+    x = keras.layers.Dense(4)(keras.layers.Flatten()(inputs))
+    return keras.Model(inputs, keras.ops.softmax(x / 2.0))
+
+
+class Subclassed(keras.Model):
+    def __init__(self, softmax=tf.nn.softmax):
+        super().__init__()
+        self.flatten = keras.layers.Flatten()
+        self.dense = keras.layers.Dense(4)
+        self.softmax = softmax
+
+    def call(self, images):
+        return self.softmax(self.dense(self.flatten(images)))
+
+
+def subclassed():
+    model = Subclassed()
+    model(IMAGES)
+    return model
+
+
+def half_precision():
+    inputs = keras.Input((8, 8, 1))
+    x = keras.layers.Flatten()(inputs)
+    return keras.Model(inputs, keras.layers.Dense(4, "softmax", dtype="mixed_float16")(x))
+
+
+STRIPPED = [
+    sequential,
+    activation_layer,
+    softmax_layer,
+    convolution,
+    nested,
+    operation,
+    subclassed,
+]
+
+
+@pytest.mark.parametrize("make", STRIPPED)
+def test_logits_are_those_behind_the_softmax(make):
+    model = make()
+    model.set_weights([3 * weight for weight in model.get_weights()])
+    logits = logits_model(model)
+    expected = model(IMAGES).numpy()
+    assert classifier_output(model).kind == "softmax"
+    np.testing.assert_allclose(reference.softmax(logits(IMAGES)), expected, atol=1e-6)
+    np.testing.assert_allclose(logits.predict(IMAGES, verbose=0), logits(IMAGES), atol=1e-5)
+    assert (np.abs(logits(IMAGES).numpy().sum(axis=-1) - 1) > 1e-3).any()
+
+
+@pytest.mark.parametrize("make", STRIPPED)
+def test_logits_survive_where_probabilities_saturate(make):
+    model = make()
+    before = logits_model(model)(IMAGES).numpy()
+    model.set_weights([1000 * weight for weight in model.get_weights()])
+    # every model here is linear in its last layer's weights, which the logits model shares
+    np.testing.assert_allclose(logits_model(model)(IMAGES), 1000 * before, rtol=1e-4, atol=1e-2)
+
+
+def test_half_precision_logits_come_back_as_float32():
+    model = half_precision()
+    logits = logits_model(model)(IMAGES)
+    assert logits.dtype == "float32"
+    np.testing.assert_allclose(reference.softmax(logits), model(IMAGES), atol=2e-3)
+
+
+def test_a_model_with_logits_is_returned_as_it_is():
+    model = mnist_cnn((12, 12, 1), 3, classifier_activation=None)
+    assert logits_model(model) is model
+
+
+def test_probabilities_without_a_softmax_become_their_logarithms():
+    def normalised(x):
+        x = tf.exp(x)
+        return x / tf.reduce_sum(x, axis=-1, keepdims=True)
+
+    model = Subclassed(normalised)
+    expected = model(IMAGES).numpy()
+    assert classifier_output(model).kind == "probabilities"
+    logits = logits_model(model)(IMAGES).numpy()
+    np.testing.assert_allclose(logits, np.log(expected), rtol=1e-5)
+
+
+def test_the_logits_model_follows_training_and_can_be_saved(tmp_path):
+    model = sequential()
+    logits = logits_model(model)
+    before = logits(IMAGES).numpy()
+    model.compile("sgd", loss="sparse_categorical_crossentropy")
+    model.fit(IMAGES, np.array([0, 1, 2, 3, 0]), verbose=0)
+    after = logits(IMAGES).numpy()
+    assert np.abs(after - before).max() > 1e-4
+    logits.save(tmp_path / "logits.keras")
+    loaded = keras.models.load_model(tmp_path / "logits.keras")
+    np.testing.assert_allclose(loaded(IMAGES), after, rtol=1e-6)
+
+
+def test_layers_added_later_are_seen():
+    model = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten()])
+    assert classifier_output(model) == ("logits", 64)
+    model.add(keras.layers.Dense(4, "softmax"))
+    assert classifier_output(model) == ("softmax", 4)
+
+
+def test_what_is_no_classifier_is_refused():
+    one = keras.Sequential([keras.Input((8,)), keras.layers.Dense(1, "sigmoid")])
+    with pytest.raises(ValueError, match="at least 2 classes"):
+        logits_model(one)
+    inputs = keras.Input((8,))
+    two = keras.Model(inputs, {"a": keras.layers.Dense(2)(inputs)})
+    with pytest.raises(ValueError, match="one tensor"):
+        logits_model(two)
+    with pytest.raises(ValueError, match="call it once"):
+        logits_model(Subclassed())
+    pair = keras.Model([inputs, keras.Input((8,))], keras.layers.Dense(2)(inputs))
+    with pytest.raises(ValueError, match="2 inputs"):
+        logits_model(pair)
+    with pytest.raises(ValueError, match="inference"):
+        logits_model(sequential())(IMAGES, training=True)
+
+
+def test_architectures_have_the_layers_of_the_paper():
+    cnn = mnist_cnn()
+    assert cnn.count_params() == 225_034
+    kinds = [type(layer).__name__ for layer in cnn.layers]
+    assert kinds == ["InputLayer", *["Conv2D", "MaxPooling2D"] * 2, "Flatten", "Dense", "Dense"]
+    for n in (1, 3):
+        weighted = [
+            layer
+            for layer in resnet(n).layers
+            if isinstance(layer, (keras.layers.Conv2D, keras.layers.Dense))
+            and "projection" not in layer.name
+        ]
+        assert len(weighted) == 6 * n + 2
+    filters = [layer.filters for layer in resnet8().layers if hasattr(layer, "filters")]
+    assert sorted(set(filters)) == [16, 32, 64]
+    # 8 convolutions on the path or beside it, each with an L2 penalty of 1e-4
+    assert len(resnet8().losses) == 9
+
+
+@pytest.mark.parametrize("make", [mnist_cnn, resnet8])
+def test_builders(make):
+    mean = np.random.default_rng(0).random((12, 12, 1)).astype("float32")
+    images = np.random.default_rng(1).random((3, 12, 12, 1)).astype("float32")
+    plain = make((12, 12, 1), 5, seed=3)
+    centred = make((12, 12, 1), 5, mean_image=mean, seed=3)
+    np.testing.assert_allclose(centred(images), plain(images - mean), atol=1e-6)
+    np.testing.assert_allclose(plain(images).numpy().sum(axis=-1), 1, rtol=1e-6)
+    again, other = make((12, 12, 1), 5, seed=3), make((12, 12, 1), 5, seed=4)
+    np.testing.assert_array_equal(again(images), plain(images))
+    assert np.abs(other(images) - plain(images)).max() > 1e-3
+    with pytest.raises(ValueError, match="num_classes=1"):
+        make(num_classes=1)
+    with pytest.raises(ValueError, match="mean_image"):
+        make((12, 12, 1), mean_image=np.zeros((3, 3)))
+
+
+def test_a_resnet_without_blocks_is_refused():
+    with pytest.raises(ValueError, match="n=0"):
+        resnet(0)
+
+
+def test_a_saved_mean_image_model_needs_nothing_custom(tmp_path):
+    model = mnist_cnn((12, 12, 1), 5, mean_image=np.full((12, 12, 1), 0.3))
+    images = np.random.default_rng(1).random((3, 12, 12, 1)).astype("float32")
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(loaded(images), model(images))
