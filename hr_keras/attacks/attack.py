@@ -1,0 +1,213 @@
+"""What all attacks share: checked input, batches of one shape, code compiled once a model."""
+
+import abc
+import math
+import numbers
+import weakref
+
+import numpy as np
+
+from hr_keras import models
+from hr_keras.attacks import objectives
+
+_COMPILED = weakref.WeakKeyDictionary()
+
+
+class Attack(abc.ABC):
+    """Base of the attacks: an attack is a value; calling it makes adversarial images.
+
+    Args:
+        epsilon: size of the perturbation, in the units of the images; at least 0.
+        objective: what to maximise; see `objectives.get`.
+        through: `"logits"` (exact) or `"probabilities"` (as published, through the clipped
+            float32 softmax, whose gradient may be exactly zero); see `objectives`.
+        bounds: `(lowest, highest)` pixel value.
+        targeted: whether labels are the classes to be *reached*; the objective is then
+            minimised.
+        batch_size: examples in one compiled step.
+        jit_compile: compile the step with XLA. On a CPU that was about half as fast.
+    """
+
+    def __init__(
+        self,
+        epsilon,
+        objective="ce",
+        through="logits",
+        bounds=(0.0, 1.0),
+        targeted=False,
+        batch_size=256,
+        jit_compile=False,
+    ):
+        self.epsilon = check_epsilon(epsilon)
+        self.objective = objectives.get(objective)
+        self.through = check_route(through)
+        self.bounds = check_bounds(bounds)
+        self.targeted = bool(targeted)
+        self.batch_size = check_batch_size(batch_size)
+        self.jit_compile = bool(jit_compile)
+
+    @abc.abstractmethod
+    def __call__(self, model, images, labels):
+        """Adversarial images: the same type, shape and dtype as `images`.
+
+        Args:
+            model: a Keras classifier; where it ends in a softmax, the attack sees its logits.
+            images: `(n, ...)` floating point, inside `bounds`; NumPy or tensor.
+            labels: class numbers `(n,)` or `(n, 1)`, or distributions `(n, classes)`; the
+                true labels, or with `targeted=True` the classes to be reached.
+
+        Raises:
+            ValueError: if images or labels are not as described.
+        """
+
+
+def prepare(model, images, labels, bounds):
+    """Checked images `(n, ...)` and labels, int32 `(n,)` or float32 `(n, classes)`, in NumPy.
+
+    Raises:
+        ValueError: for empty data, images that are not floating point, not finite or
+            outside `bounds`; labels of the wrong shape, out of range, or soft labels that
+            are negative or do not sum to 1 within 1e-3; a model that is no classifier.
+    """
+    images, labels = np.asarray(images), np.asarray(labels)
+    if images.ndim < 2 or images.size == 0:
+        raise ValueError(f"`images` must have shape (n, ...), n ≥ 1. Received: {images.shape}")
+    if images.dtype.kind != "f" and images.dtype.name != "bfloat16":
+        raise ValueError(
+            "`images` must be floating point: an attack moves pixels by fractions. Received: "
+            f"dtype {images.dtype}. Convert them, for example images.astype('float32') / 255"
+        )
+    low, high = float(images.min()), float(images.max())
+    if not (bounds[0] <= low and high <= bounds[1]):
+        raise ValueError(
+            f"`images` must lie inside bounds={bounds}, without NaN. "
+            f"Received: values from {low} to {high}"
+        )
+    classes = models.classifier_output(model, images).num_classes
+    return images, check_labels(labels, len(images), classes)
+
+
+def check_labels(labels, n, classes):
+    """Labels as int32 `(n,)` or float32 `(n, classes)`; a ValueError where they are neither."""
+    if labels.shape == (n, 1):
+        labels = labels[:, 0]
+    if labels.shape == (n, classes):
+        labels = labels.astype("float32")
+        sums = labels.sum(axis=-1)
+        if not ((labels >= 0).all() and np.allclose(sums, 1.0, atol=1e-3)):
+            raise ValueError(
+                "Soft labels must not be negative and must sum to 1. Received: smallest "
+                f"{labels.min()}, sums from {sums.min()} to {sums.max()}"
+            )
+        return labels
+    if labels.shape != (n,):
+        raise ValueError(
+            f"`labels` must have shape ({n},), ({n}, 1) or ({n}, {classes}). "
+            f"Received: {labels.shape}"
+        )
+    if not (labels == np.floor(labels)).all() or labels.min() < 0 or labels.max() >= classes:
+        raise ValueError(
+            f"`labels` must be class numbers from 0 to {classes - 1}. "
+            f"Received: from {labels.min()} to {labels.max()}, dtype {labels.dtype}"
+        )
+    return labels.astype("int32")
+
+
+def check_epsilon(epsilon):
+    """ε as a float; a ValueError unless it is a finite number ≥ 0."""
+    if not (isinstance(epsilon, numbers.Real) and 0 <= epsilon < math.inf):
+        raise ValueError(f"`epsilon` must be a finite number ≥ 0. Received: {epsilon!r}")
+    return float(epsilon)
+
+
+def check_route(through):
+    """The route itself; a ValueError unless it is one of `objectives.ROUTES`."""
+    if through not in objectives.ROUTES:
+        raise ValueError(f"`through` must be one of {objectives.ROUTES}. Received: {through!r}")
+    return through
+
+
+def check_bounds(bounds):
+    """(lowest, highest) as floats; a ValueError unless lowest < highest."""
+    try:
+        low, high = map(float, bounds)
+    except (TypeError, ValueError):
+        low = high = math.nan
+    if not low < high:
+        raise ValueError(f"`bounds` must be (lowest, highest) pixel value. Received: {bounds!r}")
+    return low, high
+
+
+def check_batch_size(batch_size):
+    """The batch size; a ValueError unless it is a positive integer."""
+    if not (isinstance(batch_size, numbers.Integral) and batch_size >= 1):
+        raise ValueError(f"`batch_size` must be a positive integer. Received: {batch_size!r}")
+    return int(batch_size)
+
+
+def compiled(model, key, build, jit_compile=False):
+    """`tf.function(build(model))`, made once for each model and key, and freed with the model.
+
+    Args:
+        model: the model that the code calls; it must not be kept alive by the function
+            that `build` returns, which therefore gets a weak reference to it.
+        key: hashable; what else the code depends on, apart from its tensor arguments.
+        build: `weak reference to the model -> function on tensors`.
+        jit_compile: compile with XLA.
+    """
+    import tensorflow as tf
+
+    key = (key, jit_compile, models.structure(model))
+    functions = _COMPILED.setdefault(model, {})
+    if key not in functions:
+        functions[key] = tf.function(build(weakref.ref(model)), jit_compile=jit_compile)
+    return functions[key]
+
+
+def in_batches(step, images, labels, batch_size, *arguments):
+    """`step(images, labels, *arguments)` over batches of one shape, results joined.
+
+    The batches are the fewest that `batch_size` allows, of equal size; the last is filled
+    up with copies of its last example, whose results are dropped.
+
+    Args:
+        step: `tf.function` returning a tuple of tensors with the examples on axis 0.
+        images, labels: NumPy arrays of the same length.
+        batch_size: the most examples in one step.
+        arguments: NumPy arrays, the same for every batch; code is compiled for their
+            rank, not their shape.
+
+    Returns:
+        A list of NumPy arrays, one for each result of `step`.
+    """
+    import tensorflow as tf
+
+    n = len(images)
+    size = math.ceil(n / math.ceil(n / batch_size))
+    step = step.get_concrete_function(
+        *(tf.TensorSpec((size, *array.shape[1:]), array.dtype) for array in (images, labels)),
+        *(tf.TensorSpec((None,) * argument.ndim, argument.dtype) for argument in arguments),
+    )
+    arguments = [tf.convert_to_tensor(argument) for argument in arguments]
+    results = []
+    for start in range(0, n, size):
+        batch = slice(start, start + size)
+        padded = (_fill(array[batch], size) for array in (images, labels))
+        results.append([result.numpy() for result in step(*padded, *arguments)])
+    return [np.concatenate(parts)[:n] for parts in zip(*results, strict=True)]
+
+
+def _fill(array, size):
+    import tensorflow as tf
+
+    missing = size - len(array)
+    if missing:
+        array = np.concatenate([array, np.repeat(array[-1:], missing, axis=0)])
+    return tf.convert_to_tensor(array)
+
+
+def like(images, result):
+    """`result` as a tensor where `images` is one."""
+    import tensorflow as tf
+
+    return tf.convert_to_tensor(result) if tf.is_tensor(images) else result

@@ -1,0 +1,116 @@
+"""FGSM, the fast gradient sign method: one step of size ε along the sign of the gradient."""
+
+import numpy as np
+
+from hr_keras import models
+from hr_keras.attacks.attack import Attack, check_epsilon, compiled, in_batches, like, prepare
+from hr_keras.attacks.perturbation import linf_direction, perturb
+
+
+class FGSM(Attack):
+    """Fast gradient sign method.
+
+    x' = clip(x + ε·sign(∇_x L(x, y)))
+
+    with L the objective of the example alone: batch-mates never matter. With
+    `through="logits"` (the default) the sign is taken of the gradient's closed form, which
+    neither vanishes nor rounds however saturated the softmax is; `"probabilities"` is the
+    published pipeline, through the clipped float32 softmax, kept to show the difference.
+
+    Args:
+        epsilon: size of the perturbation in L∞, in the units of the images; at least 0.
+        objective: `"ce"`, `"hr"`, a Keras loss, or a callable `(labels, logits) -> (n,)`.
+            A Keras loss or a callable is differentiated as it stands.
+        through: `"logits"` or `"probabilities"`.
+        bounds: `(lowest, highest)` pixel value.
+        targeted: whether labels are the classes to be reached.
+        batch_size: examples in one compiled step.
+        jit_compile: compile the step with XLA.
+
+    Raises:
+        ValueError: for an argument that is not as described.
+
+    Source: Goodfellow, Shlens & Szegedy 2015, "Explaining and Harnessing Adversarial
+        Examples"; the objectives and the closed form: `hr_keras.attacks.objectives`.
+
+    Example:
+        >>> adversarial = FGSM(epsilon=0.1)(model, images, labels)
+        >>> predictions = model(adversarial)
+    """
+
+    def __call__(self, model, images, labels):
+        """Adversarial images at `self.epsilon`: same type, shape and dtype as `images`.
+
+        Args:
+            model: a Keras classifier; where it ends in a softmax, its logits are used.
+            images: `(n, ...)` floating point, inside `bounds`; NumPy or tensor.
+            labels: class numbers `(n,)` or `(n, 1)`, or distributions `(n, classes)`; the
+                true labels, or with `targeted=True` the classes to be reached.
+
+        Raises:
+            ValueError: if images or labels are not as described.
+        """
+        return self.sweep(model, images, labels, (self.epsilon,))[0]
+
+    def sweep(self, model, images, labels, epsilons):
+        """Adversarial images at several ε from one gradient, which does not depend on ε.
+
+        Args:
+            model, images, labels: as in a call.
+            epsilons: ε values, each at least 0.
+
+        Returns:
+            `(len(epsilons), n, ...)`, of the type and dtype of `images`.
+
+        Raises:
+            ValueError: if an argument is not as described.
+        """
+        epsilons = [check_epsilon(epsilon) for epsilon in epsilons]
+        if not epsilons:
+            raise ValueError("`epsilons` must hold at least one value. Received: none")
+        arrays, labels = prepare(model, images, labels, self.bounds)
+        key = ("fgsm", self.objective, self.through, self.bounds, self.targeted)
+        step = compiled(model, key, self._build, self.jit_compile)
+        (adversarial,) = in_batches(
+            step, arrays, labels, self.batch_size, np.asarray(epsilons, "float64")
+        )
+        return like(images, np.moveaxis(adversarial, 1, 0))
+
+    def _build(self, model):
+        import tensorflow as tf
+
+        def step(images, labels, epsilons):
+            _, (direction,) = directions(
+                model(), images, labels, (self.objective,), self.through, self.targeted
+            )
+            sizes = tf.reshape(tf.cast(epsilons, images.dtype), (-1,) + (1,) * (images.ndim - 1))
+            return (perturb(images[:, None], direction[:, None], sizes, self.bounds),)
+
+        return step
+
+
+def directions(model, images, labels, objectives, through, targeted=False):
+    """One forward pass and one backward pass for each objective, in a TensorFlow graph.
+
+    Args:
+        model: a Keras classifier.
+        images: `(n, ...)`.
+        labels: `(n,)` or `(n, classes)`.
+        objectives: what to maximise; minimised where `targeted`.
+        through: one of `objectives.ROUTES`.
+        targeted: whether labels are the classes to be reached.
+
+    Returns:
+        The logits `(n, classes)`, and for each objective the L∞ direction `(n, ...)`.
+    """
+    import tensorflow as tf
+
+    with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
+        tape.watch(images)
+        logits = models.logits_of(model, images)
+        values = [objective.through(through, labels, logits) for objective in objectives]
+        values = [-value for value in values] if targeted else values
+    return logits, [
+        linf_direction(tape.gradient(value, images, unconnected_gradients="zero"))
+        for value in values
+    ]

@@ -1,0 +1,170 @@
+"""What an attack maximises: one number for each example, from the logits.
+
+An objective is maximised through one of two routes:
+
+- `"logits"`: a *surrogate* whose gradient is a positive multiple of the objective's,
+  example by example, and neither vanishes nor rounds where the softmax saturates. An
+  attack that uses the direction only (FGSM) loses nothing by it.
+- `"probabilities"`: the published pipeline, automatic differentiation through the
+  float32 softmax clipped to [1e-7, 1 − 1e-7]. Its gradient is exactly zero once the
+  logit gap passes 16.
+"""
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import keras
+from keras import ops
+
+from hr_keras import information
+
+ROUTES = ("logits", "probabilities")
+
+# Takes the label's class out of a softmax, and leaves no infinity in a gradient.
+_EXCLUDED = -1e30
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A per-example objective.
+
+    Attributes:
+        name: what it is called in logs and tables.
+        value: `(labels, log_probabilities) -> (n,)`, the objective itself, in nats.
+        surrogate: `(labels, logits) -> (n,)`, whose gradient has the direction of the
+            objective's; its value means nothing.
+    """
+
+    name: str
+    value: Callable
+    surrogate: Callable
+
+    def through(self, route, labels, logits):
+        """`(n,)` to differentiate by one of the `ROUTES`; see the module's docstring."""
+        if route == "logits":
+            return self.surrogate(labels, logits)
+        return self.value(labels, _published_log_probabilities(logits))
+
+
+@dataclass(frozen=True)
+class KerasObjective:
+    """A Keras loss, or a callable `(labels, logits) -> (n,)`, differentiated as it stands.
+
+    A Keras loss made with `from_logits=True`, and any callable, is given logits; any
+    other Keras loss is given probabilities.
+
+    Attributes:
+        name: what it is called in logs and tables.
+        function: `(labels, outputs) -> (n,)`.
+        takes_probabilities: whether `outputs` are probabilities.
+    """
+
+    name: str
+    function: Callable
+    takes_probabilities: bool
+
+    def through(self, route, labels, logits):
+        """`(n,)` to differentiate by one of the `ROUTES`; see the module's docstring."""
+        outputs = logits
+        if route == "probabilities":
+            outputs = _published_log_probabilities(logits)
+            if self.takes_probabilities:
+                outputs = ops.exp(outputs)
+        elif self.takes_probabilities:
+            outputs = ops.softmax(logits)
+        values = self.function(labels, outputs)
+        if len(values.shape) != 1:
+            raise ValueError(
+                f"An objective must return one value for each example, shape (n,). "
+                f"Received: objective {self.name!r} returning shape {tuple(values.shape)}"
+            )
+        return values
+
+
+def get(identifier):
+    """An objective from its name, a Keras loss, a callable, or an objective.
+
+    Args:
+        identifier: `"ce"` (cross-entropy), `"hr"` (conditional entropy + cross-entropy;
+            with soft labels + the Rényi term for α = 1.6), a `keras.losses.Loss`, or a
+            callable `(labels, logits) -> (n,)`.
+
+    Raises:
+        ValueError: for anything else.
+    """
+    if isinstance(identifier, (Objective, KerasObjective)):
+        return identifier
+    if isinstance(identifier, str):
+        if identifier in _BY_NAME:
+            return _BY_NAME[identifier]
+        nearest = difflib.get_close_matches(identifier, _BY_NAME, n=1, cutoff=0.3)
+        hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
+        raise ValueError(
+            f"`objective` must be one of {tuple(_BY_NAME)}, a Keras loss or a callable "
+            f"(labels, logits) -> (n,).{hint} Received: {identifier!r}"
+        )
+    if isinstance(identifier, keras.losses.Loss):
+        from_logits = identifier.get_config().get("from_logits", False)
+        return KerasObjective(identifier.name, identifier.call, not from_logits)
+    if callable(identifier):
+        return KerasObjective(getattr(identifier, "__name__", "objective"), identifier, False)
+    raise ValueError(
+        f"`objective` must be one of {tuple(_BY_NAME)}, a Keras loss or a callable "
+        f"(labels, logits) -> (n,). Received: {identifier!r}"
+    )
+
+
+def hard_labels(labels):
+    """Class numbers `(n,)`: the labels themselves, or the most probable class of each row."""
+    if len(labels.shape) == 1:
+        return ops.cast(labels, "int32")
+    return ops.cast(ops.argmax(labels, axis=-1), "int32")
+
+
+def _published_log_probabilities(logits):
+    return information.log_probabilities(ops.softmax(logits))
+
+
+def _log_odds_against(labels, logits):
+    """ℓ = logsumexp_{k≠y} z_k − z_y `(n,)`, and the logits of the other classes `(n, classes)`."""
+    label = ops.one_hot(labels, logits.shape[-1], dtype="bool")
+    others = ops.where(label, _EXCLUDED, logits)
+    own = ops.sum(ops.where(label, logits, 0.0), axis=-1)
+    return ops.logsumexp(others, axis=-1) - own, others
+
+
+def _ce_surrogate(labels, logits):
+    """∇CE = u·∇ℓ with u = 1 − q(y) > 0: ℓ has the direction of CE."""
+    hard = hard_labels(labels)
+    log_odds, _ = _log_odds_against(hard, logits)
+    return _where_soft(labels, information.cross_entropy, logits, log_odds)
+
+
+def _hr_surrogate(labels, logits):
+    """∇(CE + H) = u·([1 + (1 − u)(H(s) − ℓ)]∇ℓ + ∇H(s)), s the softmax over k ≠ y."""
+    hard = hard_labels(labels)
+    log_odds, others = _log_odds_against(hard, logits)
+    entropy = information.conditional_entropy(ops.log_softmax(others, axis=-1))
+    factor = 1.0 + ops.sigmoid(-log_odds) * (entropy - log_odds)
+    surrogate = ops.stop_gradient(factor) * log_odds + entropy
+    return _where_soft(labels, _hr_value, logits, surrogate)
+
+
+def _where_soft(labels, value, logits, surrogate):
+    """The closed form where the label is one class, the objective itself where it is soft."""
+    if len(labels.shape) == 1:
+        return surrogate
+    labels = ops.cast(labels, logits.dtype)
+    soft = value(labels, ops.log_softmax(logits, axis=-1))
+    return ops.where(ops.max(labels, axis=-1) >= 1.0, surrogate, soft)
+
+
+def _hr_value(labels, log_probabilities):
+    return information.hr_per_example(labels, log_probabilities, alpha=1.6)
+
+
+_BY_NAME = {
+    "ce": Objective("ce", information.cross_entropy, _ce_surrogate),
+    "hr": Objective("hr", _hr_value, _hr_surrogate),
+}
