@@ -1,0 +1,141 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import linear_model
+
+from hr_keras import evaluation
+from hr_keras.attacks import FGSM
+from hr_keras.attacks import attack as attack_module
+
+COUNTS = {"forward": 0, "backward": 0, "traces": 0}
+
+
+class Counting(keras.layers.Layer):
+    """Passes its input on and counts, example by example batch, who comes by."""
+
+    def call(self, images):
+        COUNTS["traces"] += 1
+
+        @tf.custom_gradient
+        def count(x):
+            def forward(x):
+                COUNTS["forward"] += 1
+                return x
+
+            def backward(g):
+                COUNTS["backward"] += 1
+                return g
+
+            y = tf.ensure_shape(tf.numpy_function(forward, [x], x.dtype), x.shape)
+            return y, lambda g: tf.ensure_shape(tf.numpy_function(backward, [g], g.dtype), g.shape)
+
+        return count(images)
+
+
+def counting_model():
+    model = keras.Sequential(
+        [
+            keras.Input((2, 2, 3)),
+            Counting(),
+            keras.layers.Flatten(),
+            keras.layers.Dense(3, "softmax"),
+        ]
+    )
+    model.layers[-1].set_weights(linear_model(1.0).get_weights())
+    return model
+
+
+def data(n=40):
+    generator = np.random.default_rng(1)
+    images = generator.uniform(0, 1, size=(n, 2, 2, 3)).astype("float32")
+    return images, generator.integers(3, size=n)
+
+
+def counted(function):
+    before = dict(COUNTS)
+    result = function()
+    return result, {key: COUNTS[key] - before[key] for key in COUNTS}
+
+
+def test_a_sweep_costs_its_passes_and_compiles_once():
+    """{ce, hr} × {0, 0.1, 0.25}: 1 forward + 2 backward + 4 forward, for each of 2 batches."""
+    model, (images, labels) = counting_model(), data()
+    evaluation.sweep(model, images, labels, batch_size=20)
+    result, cost = counted(lambda: evaluation.sweep(model, images, labels, batch_size=20))
+    assert cost == {"forward": 2 * (1 + 4), "backward": 2 * 2, "traces": 0}
+    _, cost = counted(
+        lambda: evaluation.sweep(model, images, labels, epsilons=(0.2, 0.3, 0.4), batch_size=20)
+    )
+    assert cost == {"forward": 2 * (1 + 6), "backward": 2 * 2, "traces": 0}
+    _, cost = counted(
+        lambda: evaluation.sweep(model, images, labels, epsilons=(0.0,), batch_size=20)
+    )
+    assert cost["forward"] == 2
+    plain = evaluation.sweep(linear_model(1.0), images, labels)
+    np.testing.assert_array_equal(result.correct, plain.correct)
+
+
+def test_fgsm_costs_one_forward_and_one_backward_whatever_the_epsilons():
+    model, (images, labels) = counting_model(), data()
+    attack = FGSM(0.1)
+    attack(model, images, labels)
+    _, cost = counted(lambda: attack.sweep(model, images, labels, (0.1, 0.2, 0.3)))
+    assert cost == {"forward": 1, "backward": 1, "traces": 0}
+    _, cost = counted(lambda: FGSM(0.2)(model, images, labels))
+    assert cost == {"forward": 1, "backward": 1, "traces": 0}
+
+
+@pytest.mark.parametrize("through", ["logits", "probabilities"])
+def test_a_sweep_equals_its_attacks_one_by_one(cnn, digits, through):
+    images, labels = digits.test.images[:200], digits.test.labels[:200]
+    result = evaluation.sweep(cnn, images, labels, through=through, epsilons=(0.25, 0.0, 0.1))
+    assert list(result.accuracy) == [(o, e) for o in ("ce", "hr") for e in (0.25, 0.0, 0.1)]
+    for (objective, epsilon), accuracy in result.accuracy.items():
+        adversarial = FGSM(epsilon, objective, through)(cnn, images, labels)
+        predicted = cnn.predict(adversarial, verbose=0).argmax(axis=-1)
+        # another batch shape may round another way, for an example at the very boundary
+        assert accuracy == pytest.approx((predicted == labels).mean(), abs=1 / 200 + 1e-9)
+        position = result.objectives.index(objective), result.epsilons.index(epsilon)
+        assert result.correct[position].mean() == pytest.approx(accuracy)
+
+
+def test_labels_may_be_distributions():
+    images, labels = data()
+    soft = 0.9 * np.eye(3)[labels] + 0.1 / 3
+    hard_result = evaluation.sweep(linear_model(1.0), images, labels, epsilons=(0.0,))
+    soft_result = evaluation.sweep(linear_model(1.0), images, soft, epsilons=(0.0,))
+    np.testing.assert_array_equal(hard_result.correct, soft_result.correct)
+
+
+def test_predictions_that_are_no_numbers_are_not_correct():
+    model = linear_model(1.0)
+    model.set_weights([np.full((12, 3), np.nan), np.zeros(3)])
+    images, _ = data()
+    result = evaluation.sweep(model, images, np.zeros(40, int))
+    assert set(result.accuracy.values()) == {0.0}
+
+
+def test_a_model_without_a_path_to_its_input_has_zero_gradients():
+    inputs = keras.Input((2, 2, 3))
+    x = keras.layers.Flatten()(keras.ops.stop_gradient(inputs))
+    model = keras.Model(inputs, keras.layers.Dense(3)(x))
+    assert evaluation.sweep(model, *data()).zero_gradient_share == {"ce": 1.0, "hr": 1.0}
+
+
+def test_names_and_sizes_must_differ(linear):
+    with pytest.raises(ValueError, match="epsilons"):
+        evaluation.sweep(linear, *data(), epsilons=(0.1, 0.1))
+    with pytest.raises(ValueError, match="epsilons"):
+        evaluation.sweep(linear, *data(), epsilons=())
+    with pytest.raises(ValueError, match="objectives"):
+        evaluation.sweep(linear, *data(), objectives=("ce", "ce"))
+    with pytest.raises(ValueError, match="bounds"):
+        evaluation.sweep(linear, *data(), bounds=(0.0, 0.5))
+
+
+def test_compiled_code_is_kept_with_its_model():
+    model, (images, labels) = linear_model(1.0), data()
+    for epsilons in ((0.0, 0.1), (0.2,)):
+        evaluation.sweep(model, images, labels, epsilons=epsilons)
+    assert len(attack_module._COMPILED[model]) == 1
