@@ -1,0 +1,1 @@
+"""The paper's experiments: a protocol says what an experiment is, `table` runs it."""

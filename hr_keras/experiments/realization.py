@@ -1,0 +1,233 @@
+"""One realization: train one model by a protocol, attack its test set, keep the result.
+
+A realization is identified by `(loss, index)` in a run folder. It goes on where it was
+interrupted, with the same bits as if it had not been: the state at the end of every epoch
+is in one file, and the order of the data depends on seed and epoch alone.
+"""
+
+import io
+import json
+import math
+import os
+import pathlib
+import platform
+import time
+import zipfile
+
+import keras
+import numpy as np
+
+from hr_keras import callbacks, datasets, distribution, evaluation, models
+from hr_keras.attacks.objectives import ROUTES
+from hr_keras.experiments.protocol import LOSSES
+from hr_keras.files import write_atomically
+from hr_keras.losses import HRLoss
+
+
+def run(protocol, loss, index, folder, data_dir=None, on_epoch=None):
+    """Train and attack one model, or load the result if that was done before.
+
+    Args:
+        protocol: a `Protocol`.
+        loss: `"ce"` or `"hr"`, what to train on.
+        index: number of the realization; seed = `protocol.seed + index`.
+        folder: run folder; gets `realization-{index}-{loss}.json`, the trained model as
+            `.keras`, and while it trains a checkpoint.
+        data_dir: where tensorflow-datasets has its data.
+        on_epoch: called with the number of epochs done, after each one, and once at the
+            start where training goes on.
+
+    Returns:
+        A dict: `loss, index, seed, history, test, test_size, seconds, versions`; `test` is a
+        list of rows `through, attack, epsilon, accuracy, zero_gradient_share`.
+    """
+    if loss not in LOSSES:
+        raise ValueError(f"`loss` must be one of {LOSSES}. Received: {loss!r}")
+    path = pathlib.Path(folder) / f"realization-{index}-{loss}.json"
+    if path.exists():
+        return json.loads(path.read_text())
+    started = time.perf_counter()
+    seed = protocol.seed + index
+    data = datasets.load(protocol.dataset, protocol.validation, seed, data_dir)
+    checkpoint = _Checkpoint(path.with_suffix(".checkpoint.npz"), on_epoch)
+    model = _train(protocol, loss, seed, data, checkpoint)
+    result = {
+        "loss": loss,
+        "index": index,
+        "seed": seed,
+        "history": _history(checkpoint.epochs),
+        "test": _attack(protocol, model, data.test),
+        "test_size": len(data.test.images),
+        "seconds": round(checkpoint.seconds + time.perf_counter() - started, 1),
+        "versions": _versions(),
+    }
+    _save(model, path.with_suffix(".keras"))
+    write_atomically(path, json.dumps(result, indent=1, allow_nan=False) + "\n")
+    checkpoint.path.unlink(missing_ok=True)
+    return result
+
+
+def build(protocol, loss, seed, data):
+    """The compiled model of a protocol, in the scope of its strategy."""
+    make = {"mnist_cnn": models.mnist_cnn, "resnet8": models.resnet8}[protocol.model]
+    with distribution.get_strategy(protocol.strategy).scope():
+        model = make(data.train.images.shape[1:], data.num_classes, seed=seed)
+        optimizer = keras.optimizers.SGD(protocol.learning_rate)
+        optimizer.build(model.trainable_variables)
+        model.compile(
+            optimizer,
+            loss=HRLoss(protocol.alpha) if loss == "hr" else "sparse_categorical_crossentropy",
+            metrics=["accuracy"],
+        )
+    return model
+
+
+def _train(protocol, loss, seed, data, checkpoint):
+    model = build(protocol, loss, seed, data)
+    checkpoint.restore(model)
+    done = len(checkpoint.epochs)
+    if done < protocol.epochs:
+        attack = callbacks.FGSMCallback(
+            data.validation,
+            epsilons=[epsilon for epsilon in protocol.epsilons if epsilon > 0],
+            every=protocol.attack_every,
+        )
+        model.fit(
+            batches(data.train, protocol.batch_size, seed, done, protocol.epochs),
+            steps_per_epoch=math.ceil(len(data.train.images) / protocol.batch_size),
+            initial_epoch=done,
+            epochs=protocol.epochs,
+            validation_data=data.validation,
+            validation_batch_size=256,
+            callbacks=[attack, checkpoint],
+            shuffle=False,  # `batches` has done it
+            verbose=0,
+        )
+    return model
+
+
+def batches(split, batch_size, seed, first_epoch, epochs):
+    """Batches of the epochs `first_epoch` … `epochs` − 1, each in an order of its own.
+
+    The order depends on `(seed, epoch)` alone, so that training which goes on sees what it
+    would have seen. (`fit` on arrays, after `set_random_seed`, uses one order in all epochs.)
+
+    Returns:
+        A `tf.data.Dataset` of `(images, labels)`; the last batch of an epoch may be short.
+    """
+    import tensorflow as tf
+
+    images, labels = map(tf.constant, split)
+    n = len(split.images)
+
+    def epoch_batches(epoch):
+        order = tf.random.experimental.stateless_shuffle(
+            tf.range(n), seed=tf.stack([tf.constant(seed, tf.int64), epoch])
+        )
+        return tf.data.Dataset.from_tensor_slices(order).batch(batch_size)
+
+    return (
+        tf.data.Dataset.range(first_epoch, epochs)
+        .flat_map(epoch_batches)
+        .map(lambda chosen: (tf.gather(images, chosen), tf.gather(labels, chosen)))
+        .prefetch(tf.data.AUTOTUNE)
+    )
+
+
+def _attack(protocol, model, test):
+    rows = []
+    for through in ROUTES:
+        swept = evaluation.sweep(model, *test, LOSSES, protocol.epsilons, through)
+        rows += [
+            {
+                "through": through,
+                "attack": attack,
+                "epsilon": epsilon,
+                "accuracy": accuracy,
+                "zero_gradient_share": swept.zero_gradient_share[attack],
+            }
+            for (attack, epsilon), accuracy in swept.accuracy.items()
+        ]
+    return rows
+
+
+def _save(model, path):
+    temporary = path.with_name(f".{path.name}.partial.keras")
+    model.save(temporary)
+    os.replace(temporary, path)
+
+
+class _Checkpoint(keras.callbacks.Callback):
+    """Everything that training needs to go on, in one file, after every epoch.
+
+    Keras' `BackupAndRestore` keeps neither the history nor the order of the data, and does
+    not write atomically.
+    """
+
+    def __init__(self, path, on_epoch):
+        super().__init__()
+        self.path = path
+        self.on_epoch = on_epoch
+        self.epochs = []  # the logs of each epoch done
+        self.seconds = 0.0  # spent by the sessions before this one
+        self._started = time.perf_counter()
+
+    def restore(self, model):
+        """Bring `model` to the state of the file, if there is a whole one."""
+        try:
+            with np.load(self.path, allow_pickle=False) as saved:
+                state = json.loads(str(saved["state"]))
+                values = [saved[f"variable_{k}"] for k in range(len(_variables(model)))]
+        except FileNotFoundError:
+            return
+        except (zipfile.BadZipFile, EOFError, KeyError, ValueError):
+            return  # not written by this version: begin anew
+        for variable, value in zip(_variables(model), values, strict=True):
+            variable.assign(value)
+        self.epochs, self.seconds = state["epochs"], state["seconds"]
+        if self.on_epoch is not None:
+            self.on_epoch(len(self.epochs))
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.epochs.append({key: float(value) for key, value in (logs or {}).items()})
+        state = {
+            "epochs": self.epochs,
+            "seconds": self.seconds + time.perf_counter() - self._started,
+        }
+        variables = {
+            f"variable_{k}": keras.ops.convert_to_numpy(variable)
+            for k, variable in enumerate(_variables(self.model))
+        }
+        buffer = io.BytesIO()
+        np.savez(buffer, state=np.array(json.dumps(state)), **variables)
+        write_atomically(self.path, buffer.getvalue())
+        if self.on_epoch is not None:
+            self.on_epoch(epoch + 1)
+
+
+def _variables(model):
+    return [*model.variables, *model.optimizer.variables]
+
+
+def _history(epochs):
+    """One list a key; a value that is not a number, on an epoch without attack, is None."""
+    keys = list(dict.fromkeys(key for logs in epochs for key in logs))
+    return {
+        key: [value if math.isfinite(value := logs[key]) else None for logs in epochs]
+        for key in keys
+    }
+
+
+def _versions():
+    import tensorflow as tf
+
+    from hr_keras import __version__
+
+    return {
+        "hr_keras": __version__,
+        "keras": keras.__version__,
+        "tensorflow": tf.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+    }

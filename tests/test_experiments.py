@@ -1,0 +1,300 @@
+import dataclasses
+import json
+import math
+import signal
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import pytest
+
+from hr_keras import datasets, evaluation, plots, report
+from hr_keras.experiments import realization, table
+from hr_keras.experiments.protocol import PRESETS, Protocol, from_preset
+from hr_keras.files import write_atomically
+
+
+@pytest.fixture(scope="module")
+def small_npz(tmp_path_factory):
+    """400 of the embedded digits to train and 100 to test, as a file of the user's."""
+    data = datasets.load("mnist10k", validation=0)
+    path = tmp_path_factory.mktemp("data") / "small.npz"
+    np.savez(
+        path,
+        x_train=data.train.images[:400, ..., 0],
+        y_train=data.train.labels[:400],
+        x_test=data.test.images[:100, ..., 0],
+        y_test=data.test.labels[:100],
+    )
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def tiny(small_npz):
+    return from_preset("quick", dataset=small_npz, epochs=3, realizations=2)
+
+
+@pytest.fixture(scope="module")
+def run(tiny, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    return folder, table.run(tiny, folder)
+
+
+def test_results_are_files_and_a_second_run_only_reads_them(tiny, run):
+    folder, results = run
+    assert sorted(path.name for path in folder.iterdir()) == sorted(
+        ["protocol.json"]
+        + [
+            f"realization-{k}-{loss}.{end}"
+            for k in (0, 1)
+            for loss in ("ce", "hr")
+            for end in ("json", "keras")
+        ]
+    )
+    before = {path.name: path.stat().st_mtime_ns for path in folder.glob("realization*")}
+    epochs = []
+    assert table.run(tiny, folder, on_epoch=lambda *call: epochs.append(call)) == results
+    assert {path.name: path.stat().st_mtime_ns for path in folder.glob("realization*")} == before
+    assert epochs == [(k, loss, 3) for k in (0, 1) for loss in ("ce", "hr")]
+    for result in results:
+        assert {"keras", "tensorflow", "hr_keras"} <= result["versions"].keys()
+        assert result["seconds"] > 0
+
+
+def test_the_numbers_are_those_of_the_saved_models(tiny, run, small_npz):
+    folder, results = run
+    test = datasets.load(small_npz).test
+    for result in results:
+        model = keras.models.load_model(
+            folder / f"realization-{result['index']}-{result['loss']}.keras"
+        )
+        assert (model.loss == "sparse_categorical_crossentropy") == (result["loss"] == "ce")
+        for through in ("logits", "probabilities"):
+            swept = evaluation.sweep(model, *test, through=through)
+            rows = [row for row in result["test"] if row["through"] == through]
+            assert {(row["attack"], row["epsilon"]): row["accuracy"] for row in rows} == (
+                swept.accuracy
+            )
+
+
+def test_pairs_start_from_the_same_weights_and_data(tiny, small_npz):
+    data = datasets.load(small_npz, tiny.validation, 5)
+    ce, hr = (realization.build(tiny, loss, 5, data) for loss in ("ce", "hr"))
+    other = realization.build(tiny, "ce", 6, data)
+    for a, b in zip(ce.get_weights(), hr.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert any((a != b).any() for a, b in zip(ce.get_weights(), other.get_weights(), strict=True))
+
+
+def test_every_epoch_sees_every_example_once_in_an_order_of_its_own(digits):
+    split = datasets.Split(np.arange(25, dtype="float32"), np.arange(25))
+    seen = list(realization.batches(split, 10, seed=1, first_epoch=0, epochs=3))
+    assert [len(labels) for _, labels in seen] == 3 * [10, 10, 5]
+    orders = [np.concatenate([labels for _, labels in seen[k : k + 3]]) for k in (0, 3, 6)]
+    assert all(sorted(order) == list(range(25)) for order in orders)
+    assert (orders[0] != orders[1]).any()
+    later = list(realization.batches(split, 10, seed=1, first_epoch=2, epochs=3))
+    np.testing.assert_array_equal(np.concatenate([labels for _, labels in later]), orders[2])
+    for images, labels in seen:
+        np.testing.assert_array_equal(images, labels)
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGKILL])
+def test_interrupted_training_ends_with_the_same_bits(tmp_path, small_npz, signal_number):
+    """Stopped as soon as a first checkpoint is there, started again, against never stopped."""
+    command = [
+        sys.executable, "-c", "from hr_keras.cli import main; main()", "table", "--data", small_npz,
+        "--epochs", "8", "--realizations", "1", "--output",
+    ]  # fmt: skip
+    process = subprocess.Popen([*command, tmp_path / "stopped"], stderr=subprocess.PIPE, text=True)
+    checkpoint = tmp_path / "stopped" / "realization-0-ce.checkpoint.npz"
+    while not checkpoint.exists() and process.poll() is None:
+        time.sleep(0.02)
+    process.send_signal(signal_number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == (130 if signal_number == signal.SIGINT else -signal.SIGKILL)
+    assert ("goes on from there" in errors) == (signal_number == signal.SIGINT)
+    assert not (tmp_path / "stopped" / "realization-0-ce.json").exists()
+    for folder in ("stopped", "whole"):
+        subprocess.run([*command, tmp_path / folder], check=True, capture_output=True)
+    for name in ("realization-0-ce", "realization-0-hr"):
+        stopped, whole = (
+            json.loads((tmp_path / folder / f"{name}.json").read_text())
+            for folder in ("stopped", "whole")
+        )
+        stopped.pop("seconds"), whole.pop("seconds")
+        assert stopped == whole
+        models = [
+            keras.models.load_model(tmp_path / folder / f"{name}.keras")
+            for folder in ("stopped", "whole")
+        ]
+        for a, b in zip(*(model.get_weights() for model in models), strict=True):
+            np.testing.assert_array_equal(a, b)
+    for name in ("table.md", "table.csv", "table.json", "figure.png"):
+        contents = [(tmp_path / folder / name).read_bytes() for folder in ("stopped", "whole")]
+        assert contents[0] == contents[1]
+    assert not list(tmp_path.rglob("*.checkpoint.npz"))
+
+
+def test_a_damaged_checkpoint_is_begun_anew(tiny, run, tmp_path):
+    table.open_folder(tmp_path, tiny)
+    (tmp_path / "realization-0-hr.checkpoint.npz").write_bytes(b"PK not a zip")
+    result = realization.run(tiny, "hr", 0, tmp_path)
+    expected = next(r for r in run[1] if (r["loss"], r["index"]) == ("hr", 0))
+    assert result["test"] == expected["test"]
+
+
+def test_a_folder_of_another_protocol_is_refused_and_kept(tiny, run):
+    folder, _ = run
+    before = (folder / "protocol.json").read_bytes()
+    with pytest.raises(ValueError, match=r"alpha=1\.6 there, 2\.0 now"):
+        table.open_folder(folder, dataclasses.replace(tiny, alpha=2.0))
+    assert (folder / "protocol.json").read_bytes() == before
+    table.open_folder(folder, dataclasses.replace(tiny, realizations=3))  # may grow
+    table.open_folder(folder, tiny)
+
+
+def test_a_folder_of_something_else_is_refused_and_kept(tiny, tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(ValueError, match="not a run folder"):
+        table.open_folder(tmp_path, tiny)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+    with pytest.raises(ValueError, match="not a run folder"):
+        table.open_folder(tmp_path / "thesis.tex", tiny)
+
+
+def test_cells_are_mean_and_standard_error():
+    rows = {
+        ("ce", 0): 0.5, ("ce", 1): 0.7, ("hr", 0): 0.8, ("hr", 1): 0.9,
+    }  # fmt: skip
+    results = [
+        {
+            "loss": loss,
+            "index": index,
+            "test": [
+                {
+                    "through": through,
+                    "attack": attack,
+                    "epsilon": 0.1,
+                    "accuracy": value + 0.01 * (attack == "hr"),
+                    "zero_gradient_share": 0.25,
+                }
+                for through in ("logits", "probabilities")
+                for attack in ("ce", "hr")
+            ],
+        }
+        for (loss, index), value in rows.items()
+    ]
+    found = {(cell.through, cell.column): cell for cell in table.cells(results)}
+    assert len(found) == 8
+    cell = found["logits", "HR_CE"]
+    assert (cell.trained_on, cell.attack, cell.realizations) == ("hr", "ce", 2)
+    assert cell.accuracy == pytest.approx(0.85)
+    assert cell.standard_error == pytest.approx(0.05)  # stdev .0707 over √2
+    assert found["logits", "CE_HR"].accuracy == pytest.approx(0.61)
+    single = table.cells([result for result in results if result["index"] == 0])
+    assert {cell.standard_error for cell in single} == {None}
+
+
+def test_reports_say_what_the_cells_say(tiny, run):
+    cells = table.cells(run[1])
+    text = report.table_markdown(tiny, cells)
+    for cell in cells:
+        assert f"{cell.accuracy:.3f}".removeprefix("0") in text
+    assert text.count("| 0.25 |") == 2
+    assert "2 realizations" in text
+    lines = report.table_csv(cells).splitlines()
+    assert len(lines) == 1 + 2 * 3 * 4
+    content = json.loads(report.table_json(tiny, cells))
+    assert content["cells"][0] == dataclasses.asdict(cells[0])
+    assert content["protocol"]["dataset"] == tiny.dataset
+    single = report.table_markdown(tiny, table.cells(run[1][:2]))
+    assert "±" not in single
+    assert "no standard error" in single
+
+
+def test_text_from_outside_cannot_format_a_report():
+    nasty = "a|b`c<script>\n# d\x1b[31m"
+    shown = report.plain_text(nasty)
+    assert "\n" not in shown
+    assert "\x1b" not in shown
+    for character in "|`<":
+        assert f"\\{character}" in shown
+
+
+def test_the_figure_has_six_curves_and_the_same_bytes_again(run):
+    first, second = (plots.accuracy_against_epoch(run[1], "title") for _ in range(2))
+    assert first == second
+    assert first.startswith(b"\x89PNG")
+    keys = {key for key in run[1][0]["history"] if plots._epsilon(key) is not None}
+    assert keys == {"val_accuracy", "val_fgsm_ce_0.1_accuracy", "val_fgsm_ce_0.25_accuracy"}
+    epochs, mean, error = plots._curve([[None, 0.5, 0.6], [None, 0.7, 0.6]])
+    assert epochs == [2, 3]
+    assert mean == pytest.approx([0.6, 0.6])
+    assert error == pytest.approx([0.1, 0.0])
+
+
+def test_the_presets_are_what_the_paper_says():
+    paper = PRESETS["paper"]
+    assert (paper.learning_rate, paper.epochs, paper.batch_size, paper.attack_every) == (
+        0.001, 1000, 100, 10,
+    )  # fmt: skip
+    assert paper.realizations == 5
+    for preset in PRESETS.values():
+        assert (preset.alpha, preset.epsilons) == (1.6, (0.0, 0.1, 0.25))
+        assert Protocol.from_json(preset.to_json()) == preset
+
+
+def test_run_folders_are_named_by_what_differs():
+    assert from_preset("quick").name == "mnist10k_quick"
+    assert from_preset("quick", realizations=9).name == "mnist10k_quick"
+    assert from_preset("paper", alpha=2.0, seed=3).name == "mnist10k_paper_alpha-2.0_seed-3"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"alpha": 1.0}, "alpha"),
+        ({"alpha": math.nan}, "alpha"),
+        ({"epochs": 0}, "epochs"),
+        ({"realizations": 0}, "realizations"),
+        ({"seed": -1}, "seed"),
+        ({"strategy": "miror"}, "Did you mean 'mirrored'"),
+        ({"model": "vgg"}, "vgg"),
+        ({"dataset": "cifar"}, "Did you mean 'cifar10'"),
+    ],
+)
+def test_bad_protocols_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        from_preset("quick", **changes)
+
+
+def test_unknown_presets_are_refused():
+    with pytest.raises(ValueError, match="Did you mean 'quick'"):
+        from_preset("quik")
+    with pytest.raises(ValueError, match="protocol"):
+        Protocol.from_json("{}")
+
+
+def test_mirrored_replicas_give_the_same_table(tiny, run, tmp_path):
+    """Four replicas on logical CPUs against one device, the whole realization."""
+    protocol = dataclasses.replace(tiny, strategy="mirrored", realizations=1)
+    results = table.run(protocol, tmp_path)
+    for ours, one in zip(results, run[1][:2], strict=True):
+        np.testing.assert_allclose(ours["history"]["loss"], one["history"]["loss"], rtol=1e-4)
+        assert [row["accuracy"] for row in ours["test"]] == pytest.approx(
+            [row["accuracy"] for row in one["test"]], abs=0.021
+        )
+
+
+def test_files_are_whole_or_not_there(tmp_path):
+    path = tmp_path / "a" / "file.txt"
+    write_atomically(path, "old")
+    with pytest.raises(TypeError):
+        write_atomically(path, 3)
+    assert path.read_text() == "old"
+    assert [entry.name for entry in path.parent.iterdir()] == ["file.txt"]
+    write_atomically(path, b"new")
+    assert path.read_text() == "new"

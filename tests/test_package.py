@@ -1,0 +1,69 @@
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+def python(code, *arguments):
+    result = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def test_importing_the_package_stays_light():
+    code = "import sys, hr_keras; print([m for m in sys.argv[1:] if m in sys.modules])"
+    heavy = ["tensorflow_datasets", "matplotlib", "typer", "rich", "tensorflow", "keras"]
+    assert python(code, *heavy).strip() == "[]"
+    # Keras brings matplotlib and rich where they are installed; we add nothing to it
+    code = code.replace("sys, hr_keras", "sys, hr_keras.losses, hr_keras.evaluation")
+    assert python(code, "tensorflow_datasets", "typer").strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    "imports",
+    [
+        "hr_keras, keras",
+        "keras, hr_keras",
+        "hr_keras.attacks, keras",
+        "hr_keras, tensorflow.keras, keras",
+    ],
+)
+def test_keras_knows_our_classes_whichever_is_imported_first(imports):
+    code = f"import {imports}; print(keras.saving.get_registered_object('hr_keras>HRLoss'))"
+    assert "hr_keras.losses.HRLoss" in python(code)
+
+
+def test_the_public_names_of_the_readme():
+    python(
+        "from hr_keras import HRLoss\n"
+        "from hr_keras.models import mnist_cnn, resnet8, logits_model\n"
+        "from hr_keras.attacks import FGSM\n"
+        "from hr_keras.callbacks import FGSMCallback\n"
+        "from hr_keras import datasets, evaluation\n"
+    )
+
+
+def test_the_command_line_answers_without_tensorflow():
+    code = (
+        "import sys; sys.argv = ['hr-keras', '--help']\n"
+        "from hr_keras.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: print('tensorflow' in sys.modules, 'keras' in sys.modules)"
+    )
+    assert python(code).strip().endswith("False False")
+
+
+@pytest.mark.parametrize("example", sorted(path.name for path in (ROOT / "examples").glob("*.py")))
+def test_examples_run(example, tmp_path):
+    result = subprocess.run(
+        [sys.executable, ROOT / "examples" / example],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip()
+    assert len((ROOT / "examples" / example).read_text().splitlines()) < 60
