@@ -46,6 +46,7 @@ def table(
         Optional[float], typer.Option(help="Order of the Rényi divergence, > 1.")
     ] = None,
     epochs: Annotated[Optional[int], typer.Option(help="Training epochs.")] = None,
+    learning_rate: Annotated[Optional[float], typer.Option(help="Of plain SGD.")] = None,
     seed: Annotated[Optional[int], typer.Option(help="Seed of the first realization.")] = None,
     strategy: Annotated[
         Optional[str], typer.Option(help="auto, none or mirrored (tf.distribute).")
@@ -75,6 +76,7 @@ def table(
         realizations=realizations,
         alpha=alpha,
         epochs=epochs,
+        learning_rate=learning_rate,
         seed=seed,
         strategy=strategy,
     )

@@ -18,7 +18,7 @@ def run_main(monkeypatch, capsys, *arguments):
 def test_help_names_every_option():
     text = invoke("table", "--help").output
     for option in ("--preset", "--realizations", "--alpha", "--epochs", "--seed", "--output",
-                   "--strategy", "--data", "--data-dir", "--model"):  # fmt: skip
+                   "--strategy", "--data", "--data-dir", "--model", "--learning-rate"):  # fmt: skip
         assert option in text
 
 

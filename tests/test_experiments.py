@@ -259,6 +259,7 @@ def test_run_folders_are_named_by_what_differs():
         ({"alpha": 1.0}, "alpha"),
         ({"alpha": math.nan}, "alpha"),
         ({"epochs": 0}, "epochs"),
+        ({"learning_rate": 0.0}, "learning_rate"),
         ({"realizations": 0}, "realizations"),
         ({"seed": -1}, "seed"),
         ({"strategy": "miror"}, "Did you mean 'mirrored'"),
@@ -287,6 +288,12 @@ def test_mirrored_replicas_give_the_same_table(tiny, run, tmp_path):
         assert [row["accuracy"] for row in ours["test"]] == pytest.approx(
             [row["accuracy"] for row in one["test"]], abs=0.021
         )
+
+
+def test_a_batch_that_the_replicas_cannot_divide_is_refused(tiny, tmp_path):
+    protocol = dataclasses.replace(tiny, strategy="mirrored", batch_size=30)
+    with pytest.raises(ValueError, match="multiple of the 4 replicas"):
+        table.run(protocol, tmp_path)
 
 
 def test_files_are_whole_or_not_there(tmp_path):

@@ -58,6 +58,8 @@ class Protocol:
         for name in ("epochs", "batch_size", "attack_every", "realizations"):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be at least 1. Received: {getattr(self, name)}")
+        if not 0 < self.learning_rate < float("inf"):
+            raise ValueError(f"`learning_rate` must be > 0. Received: {self.learning_rate}")
         if self.seed < 0:
             raise ValueError(f"`seed` must be at least 0. Received: {self.seed}")
         if not 0 < self.validation < 1:

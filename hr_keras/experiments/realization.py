@@ -70,7 +70,13 @@ def run(protocol, loss, index, folder, data_dir=None, on_epoch=None):
 def build(protocol, loss, seed, data):
     """The compiled model of a protocol, in the scope of its strategy."""
     make = {"mnist_cnn": models.mnist_cnn, "resnet8": models.resnet8}[protocol.model]
-    with distribution.get_strategy(protocol.strategy).scope():
+    strategy = distribution.get_strategy(protocol.strategy)
+    if protocol.batch_size % strategy.num_replicas_in_sync:
+        raise ValueError(
+            f"`batch_size` must be a multiple of the {strategy.num_replicas_in_sync} replicas: "
+            f"Keras fails on a first batch that they can't divide. Received: {protocol.batch_size}"
+        )
+    with strategy.scope():
         model = make(data.train.images.shape[1:], data.num_classes, seed=seed)
         optimizer = keras.optimizers.SGD(protocol.learning_rate)
         optimizer.build(model.trainable_variables)
