@@ -24,6 +24,7 @@ history = model.fit(
             monitor="val_fgsm_ce_0.1_accuracy",
             mode="max",
             save_best_only=True,
+            initial_value_threshold=-1.0,  # the first epochs have no value to be compared with
         ),
     ],
 )

@@ -23,6 +23,7 @@ def __getattr__(name):
 def _register():
     """Make our classes known to Keras: saved models then load without `custom_objects`."""
     importlib.import_module("hr_keras.losses")
+    importlib.import_module("hr_keras.metrics")
     importlib.import_module("hr_keras.models")
 
 

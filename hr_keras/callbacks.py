@@ -7,8 +7,8 @@ import keras
 import numpy as np
 
 from hr_keras import evaluation
+from hr_keras.attacks import attack as checks
 from hr_keras.attacks import objectives as objectives_module
-from hr_keras.attacks.attack import check_batch_size, check_bounds, check_epsilon, check_route
 
 
 class FGSMCallback(keras.callbacks.Callback):
@@ -16,12 +16,16 @@ class FGSMCallback(keras.callbacks.Callback):
 
     Adds `val_fgsm_{objective}_{epsilon:g}_accuracy`, for example
     `val_fgsm_ce_0.1_accuracy`, to the logs of every epoch: NaN on epochs that are not
-    due. The last epoch is always due. Training is not touched: with and without the
-    callback it gives the same weights, bit for bit.
+    due. The last epoch is always due; where a later callback ends the training early, its
+    value is in the history but came too late for other callbacks. Training is not
+    touched: with and without the callback it gives the same weights, bit for bit.
 
     Put it **before** callbacks that read the logs (`CSVLogger`, `EarlyStopping`,
-    `ModelCheckpoint`, `TensorBoard`). `EarlyStopping` needs `mode="max"` for its keys, and a
-    `patience` that outlasts the epochs between two attacks.
+    `ModelCheckpoint`, `TensorBoard`). Keras takes a first NaN for the best value there will
+    ever be, so with `every` greater than 1 give `EarlyStopping`
+    `start_from_epoch=every - 1` (and a `patience` longer than `every`), and `ModelCheckpoint`
+    `initial_value_threshold=-1.0`; both need `mode="max"`. `ReduceLROnPlateau` has no such
+    argument: use it with `every=1`.
 
     Args:
         validation_data: `(images, labels)`, or a batched `tf.data.Dataset` of such pairs;
@@ -35,8 +39,9 @@ class FGSMCallback(keras.callbacks.Callback):
             softmax).
 
     Raises:
-        ValueError: for an argument that is not as described; for unfit images or labels
-            when training begins, before the first epoch.
+        ValueError: for an argument or images that are not as described; for labels that
+            do not fit the model when training begins (after the first epoch where the
+            model is not built before).
 
     Example:
         >>> model.fit(
@@ -58,15 +63,21 @@ class FGSMCallback(keras.callbacks.Callback):
         super().__init__()
         if not (isinstance(every, numbers.Integral) and every >= 1):
             raise ValueError(f"`every` must be a positive integer. Received: every={every!r}")
-        if isinstance(objectives, (str, keras.losses.Loss)) or callable(objectives):
+        if not isinstance(objectives, (tuple, list)):
             objectives = (objectives,)
-        self.images, self.labels = _arrays(validation_data)
-        self.epsilons = tuple(check_epsilon(epsilon) for epsilon in epsilons)
+        self.epsilons = checks.check_epsilons(epsilons)
         self.objectives = tuple(objectives_module.get(objective) for objective in objectives)
         self.every = int(every)
-        self.bounds = check_bounds(bounds)
-        self.batch_size = check_batch_size(batch_size)
-        self.through = check_route(through)
+        self.bounds = checks.check_bounds(bounds)
+        self.batch_size = checks.check_batch_size(batch_size)
+        self.through = checks.check_route(through)
+        self.images, self.labels = _arrays(validation_data)
+        checks.check_images(self.images, self.bounds)
+        if len(self.images) != len(self.labels):
+            raise ValueError(
+                "`validation_data` must hold as many labels as images. "
+                f"Received: {len(self.images)} images, {len(self.labels)} labels"
+            )
         self._keys = [
             (f"val_fgsm_{objective.name}_{epsilon:g}_accuracy", (objective.name, epsilon))
             for objective in self.objectives
@@ -79,18 +90,35 @@ class FGSMCallback(keras.callbacks.Callback):
             )
 
     def on_train_begin(self, logs=None):
-        if self.model.built:  # say what is wrong with the data before the first epoch
-            evaluation.prepare(self.model, self.images[:1], self.labels[:1], self.bounds)
+        self._attacked = self._checked = False
+        if self.model.built:
+            self._check()
 
     def on_epoch_end(self, epoch, logs=None):
+        if not self._checked:
+            self._check()
         last = epoch + 1 == self.params.get("epochs") or self.model.stop_training
-        due = last or (epoch + 1) % self.every == 0
-        accuracy = self._attack() if due else {}
+        self._attacked = last or (epoch + 1) % self.every == 0
+        values = self._values() if self._attacked else dict.fromkeys(dict(self._keys), math.nan)
         if logs is not None:
-            logs.update({key: accuracy.get(cell, math.nan) for key, cell in self._keys})
+            logs.update(values)
 
-    def _attack(self):
-        return evaluation.sweep(
+    def on_train_end(self, logs=None):
+        history = getattr(getattr(self.model, "history", None), "history", {})
+        if self._attacked or not history.get(self._keys[0][0]):
+            return
+        for key, value in self._values().items():
+            history[key][-1] = value
+
+    def _check(self):
+        checks.prepare(self.model, self.images, self.labels, self.bounds)
+        self._checked = True
+
+    def _values(self):
+        # Layers may change their state at inference too, a random one its seed.
+        variables = self.model.non_trainable_variables
+        state = [keras.ops.convert_to_numpy(variable) for variable in variables]
+        accuracy = evaluation.sweep(
             self.model,
             self.images,
             self.labels,
@@ -100,18 +128,32 @@ class FGSMCallback(keras.callbacks.Callback):
             bounds=self.bounds,
             batch_size=self.batch_size,
         ).accuracy
+        for variable, before in zip(variables, state, strict=True):
+            # Only what changed: replicas may differ in the others, and would become alike.
+            if not np.array_equal(keras.ops.convert_to_numpy(variable), before):
+                variable.assign(before)
+        return {key: accuracy[cell] for key, cell in self._keys}
 
 
 def _arrays(validation_data):
     """Images and labels as arrays, from a pair or a batched dataset of pairs."""
     if hasattr(validation_data, "as_numpy_iterator"):
-        batches = [batch[:2] for batch in validation_data.as_numpy_iterator()]
-        if not batches:
-            raise ValueError("`validation_data` is an empty dataset.")
-        return tuple(np.concatenate(parts) for parts in zip(*batches, strict=True))
+        if int(validation_data.cardinality()) == -1:
+            raise ValueError("`validation_data` is a dataset without an end.")
+        validation_data = _joined(list(validation_data.as_numpy_iterator()))
     if not (isinstance(validation_data, (tuple, list)) and len(validation_data) in (2, 3)):
         raise ValueError(
             "`validation_data` must be (images, labels) or a batched tf.data.Dataset of such "
             f"pairs. Received: {type(validation_data).__name__}"
         )
     return tuple(np.asarray(part) for part in validation_data[:2])
+
+
+def _joined(batches):
+    pairs = all(isinstance(batch, tuple) and len(batch) in (2, 3) for batch in batches)
+    if not batches or not pairs or any(np.ndim(batch[1]) == 0 for batch in batches):
+        raise ValueError(
+            "`validation_data` must be a dataset of at least one batch (images, labels). Received: "
+            + ("an empty one" if not batches else "one whose elements are not batches of pairs")
+        )
+    return tuple(np.concatenate([batch[k] for batch in batches]) for k in range(2))

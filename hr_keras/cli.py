@@ -30,7 +30,9 @@ def _app(
 
 @app.command()
 def table(
-    preset: Annotated[str, typer.Option(help="quick, or paper (1000 epochs).")] = "quick",
+    preset: Annotated[
+        str, typer.Option(help="quick, or paper: its MNIST protocol, 1000 epochs.")
+    ] = "quick",
     data: Annotated[
         Optional[str],
         typer.Option(
@@ -99,7 +101,7 @@ def main():
     """Entry point of `hr-keras`: a usage error ends with a line, not a traceback."""
     try:
         app()
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         print(f"hr-keras: {error}", file=sys.stderr)
         sys.exit(2)
 

@@ -2,11 +2,11 @@
 
 import difflib
 import importlib.resources
+import numbers
 import os
 import socket
 import urllib.parse
 import urllib.request
-import zipfile
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +14,10 @@ import numpy as np
 EMBEDDED = ("mnist10k",)
 TFDS = ("mnist", "fashion_mnist", "cifar10", "svhn_cropped")
 _ARRAYS = ("x_train", "y_train", "x_test", "y_test")
+
+
+class _NotAsExpected(ValueError):
+    """A whole file with the wrong content, apart from a damaged one."""
 
 
 class Split(NamedTuple):
@@ -64,8 +68,8 @@ def load(name, validation=0.1, seed=0, data_dir=None):
         >>> x_train.shape, x_val.shape, x_test.shape
         ((7200, 28, 28, 1), (800, 28, 28, 1), (2000, 28, 28, 1))
     """
-    if not 0 <= validation < 1:
-        raise ValueError(f"`validation` must be at least 0 and below 1. Received: {validation}")
+    if not (isinstance(validation, numbers.Real) and 0 <= validation < 1):
+        raise ValueError(f"`validation` must be at least 0 and below 1. Received: {validation!r}")
     name = check_name(name)
     if name in EMBEDDED:
         path = importlib.resources.files("hr_keras") / "data" / f"{name}.npz"
@@ -85,6 +89,11 @@ def load(name, validation=0.1, seed=0, data_dir=None):
             f"{train.images.shape[1:]} and {test.images.shape[1:]}."
         )
     kept, held_out = _stratified(train.labels, validation, seed)
+    if len(kept) == 0 or (validation > 0 and len(held_out) == 0):
+        raise ValueError(
+            f"A validation share of {validation} leaves {len(kept)} of the {len(train.labels)} "
+            f"training images of {name} to train and {len(held_out)} to validate."
+        )
     validation_split = Split(train.images[held_out], train.labels[held_out])
     dataset = Dataset(Split(train.images[kept], train.labels[kept]), validation_split, test)
     if test.labels.max() >= dataset.num_classes:
@@ -97,6 +106,8 @@ def load(name, validation=0.1, seed=0, data_dir=None):
 
 def check_name(name):
     """The name or path as text; a ValueError unless `load` could know it."""
+    if not isinstance(name, (str, os.PathLike)):
+        raise ValueError(f"A dataset is a name or a path. Received: {name!r}")
     name = os.fspath(name)
     if name in EMBEDDED or name in TFDS:
         return name
@@ -117,21 +128,21 @@ def _read_npz(file, name):
         with np.load(file, allow_pickle=False) as archive:
             missing = [array for array in _ARRAYS if array not in archive.files]
             if missing:
-                raise ValueError(
+                raise _NotAsExpected(
                     f"{name} must hold the arrays {', '.join(_ARRAYS)}. Missing: "
                     f"{', '.join(missing)}. It holds: {', '.join(archive.files) or 'nothing'}"
                 )
             return [archive[array] for array in _ARRAYS]
-    except (zipfile.BadZipFile, EOFError, OSError, AttributeError, TypeError) as error:
-        raise ValueError(f"{name} is not a complete .npz file: {error}") from error
-    except ValueError as error:
-        if "pickle" not in str(error):
-            raise
-        raise ValueError(
-            f"{name} holds an object array, or is no .npz file at all; both would need "
-            "unpickling, which can run code and is refused. Save plain numeric arrays with "
-            "np.savez."
-        ) from error
+    except _NotAsExpected:
+        raise
+    except Exception as error:  # damage shows as any of a dozen types
+        hint = ""
+        if "pickle" in str(error):
+            hint = (
+                " It holds an object array, or is no .npz file at all; both would need unpickling,"
+                " which can run code and is refused. Save plain numeric arrays with np.savez."
+            )
+        raise ValueError(f"{name} is not a complete .npz file: {error}.{hint}") from error
 
 
 def _read_tfds(name, data_dir):
@@ -185,10 +196,13 @@ def _split(images, labels, name, which):
             f"Labels must have shape (n,) or (n, 1) with n={len(images)}. "
             f"Received for {where}: {labels.shape}"
         )
-    if not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0:
+    if not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(
-            f"Labels must be integers 0, 1, … Received for {where}: dtype {labels.dtype}, "
-            f"smallest {labels.min()}"
+            f"Labels must be integers 0, 1, … Received for {where}: dtype {labels.dtype}"
+        )
+    if labels.min() < 0:
+        raise ValueError(
+            f"Labels must be integers 0, 1, … Received for {where}: smallest {labels.min()}"
         )
     return Split(_to_unit_interval(images, where), labels.astype("int64"))
 

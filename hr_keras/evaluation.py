@@ -9,14 +9,14 @@ from hr_keras.attacks import objectives as objectives_module
 from hr_keras.attacks.attack import (
     check_batch_size,
     check_bounds,
-    check_epsilon,
+    check_epsilons,
     check_route,
     compiled,
     in_batches,
     prepare,
 )
-from hr_keras.attacks.fgsm import directions
-from hr_keras.attacks.perturbation import perturb
+from hr_keras.attacks.fgsm import gradients
+from hr_keras.attacks.perturbation import linf_direction, perturb
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def sweep(
     found = tuple(objectives_module.get(objective) for objective in _as_tuple(objectives))
     names = tuple(objective.name for objective in found)
     _check_distinct("objectives", names)
-    values = tuple(check_epsilon(epsilon) for epsilon in epsilons)
+    values = check_epsilons(epsilons)
     _check_distinct("epsilons", values)
     bounds, through = check_bounds(bounds), check_route(through)
     images, labels = prepare(model, images, labels, bounds)
@@ -127,10 +127,12 @@ def _build_sweep(model, objectives, through, bounds):
         return (predicted == objectives_module.hard_labels(labels)) & finite
 
     def step(images, labels, epsilons):
-        logits, steps = directions(model(), images, labels, objectives, through)
-        steps = tf.stack(steps)
-        zero = tf.reduce_all(steps == 0, axis=range(2, steps.ndim))
+        logits, found = gradients(model(), images, labels, objectives, through)
+        found = tf.stack(found)
+        zero = tf.reduce_all(found == 0, axis=range(2, found.ndim))
         zero = tf.transpose(tf.cast(zero, tf.int32))  # oneDNN complains of a boolean transpose
+
+        steps = linf_direction(found)
 
         def attacked(cell):
             epsilon = tf.cast(epsilons[cell // len(objectives)], images.dtype)
@@ -147,7 +149,7 @@ def _build_sweep(model, objectives, through, bounds):
 
 
 def _as_tuple(value):
-    return (value,) if isinstance(value, str) or callable(value) else tuple(value)
+    return tuple(value) if isinstance(value, (tuple, list)) else (value,)
 
 
 def _check_distinct(argument, values):

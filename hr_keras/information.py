@@ -20,9 +20,9 @@ _SHAPE_ONLY_OPS = ("Identity", "Reshape", "Squeeze", "Cast")
 def known_logits(outputs):
     """The logits behind softmax outputs, where Keras or the TensorFlow graph still knows them.
 
-    Keras marks the output of its softmax with the logits; in a TensorFlow graph the
-    `Softmax` operation names its input. Casts, reshapes and identities between the
-    softmax and `outputs` are looked through. Take the logits *before* casting or
+    In a TensorFlow graph the `Softmax` operation names its input; casts, reshapes and
+    identities between it and `outputs` are looked through. Outside a graph Keras marks
+    the output of its softmax with the logits. Take the logits *before* casting or
     computing with `outputs`.
 
     Args:
@@ -31,20 +31,32 @@ def known_logits(outputs):
     Returns:
         `(..., classes)` logits of the same shape, or `None` where they are not known.
     """
-    if getattr(outputs, "_keras_logits", None) is not None:
-        return outputs._keras_logits
-    if "tensorflow" not in sys.modules:
+    if _is_symbolic(outputs):
+        return _logits_in_graph(outputs)
+    logits = getattr(outputs, "_keras_logits", None)
+    # Keras marks the output of a sigmoid in the same way.
+    if logits is None or not bool(ops.all(ops.abs(ops.softmax(logits) - outputs) < 1e-2)):
         return None
+    return logits
+
+
+def _is_symbolic(tensor):
+    if "tensorflow" not in sys.modules:
+        return False
     import tensorflow as tf
 
-    if not tf.is_symbolic_tensor(outputs):
-        return None
+    return tf.is_symbolic_tensor(tensor)
+
+
+def _logits_in_graph(outputs):
+    import tensorflow as tf
+
     operation = outputs.op
     if operation.type == "Softmax":
         return operation.inputs[0]
     if operation.type not in _SHAPE_ONLY_OPS:
         return None
-    logits = known_logits(operation.inputs[0])
+    logits = _logits_in_graph(operation.inputs[0])
     if logits is None or operation.type in ("Identity", "Cast"):
         return logits
     if outputs.shape[-1] != logits.shape[-1]:  # no longer one softmax per row
@@ -225,29 +237,42 @@ def hr_statistics(labels, log_q, alpha, weights):
     )
 
 
-def hr_risk_from(statistics, alpha):
-    """The HR risk of a batch from the statistics of its shards.
-
-    Args:
-        statistics: `(shards, 5)`, rows from `hr_statistics`.
-        alpha: order of the divergence, greater than 1.
-
-    Returns:
-        Scalar Σ w·H / Σ w + R; 0 where all weights are 0.
-    """
+def combined(statistics):
+    """The statistics of a whole from those of its shards: `(shards, 5)` → `(5,)`."""
     largest, sum_expm1, sum_exp, total, entropy = (statistics[:, k] for k in range(5))
     highest = ops.max(ops.where(total > 0, largest, -math.inf))
     highest = ops.stop_gradient(ops.where(ops.isinf(highest), 0.0, highest))
     lag = ops.stop_gradient(ops.where(total > 0, largest - highest, 0.0))
-    combined = (
-        highest,
-        ops.sum(sum_expm1 * ops.exp(lag) + total * ops.expm1(lag)),
-        ops.sum(sum_exp * ops.exp(lag)),
-        ops.sum(total),
+    return ops.stack(
+        [
+            highest,
+            ops.sum(sum_expm1 * ops.exp(lag) + total * ops.expm1(lag)),
+            ops.sum(sum_exp * ops.exp(lag)),
+            ops.sum(total),
+            ops.sum(entropy),
+        ]
     )
-    weight = ops.sum(total)
-    mean_entropy = ops.sum(entropy) / ops.where(weight > 0, weight, 1.0)
-    return mean_entropy + log_mean_exp_from(combined) / (alpha - 1.0)
+
+
+def entropy_and_divergence(statistics, alpha):
+    """Conditional entropy H and Rényi term R = α·D_α, in nats, from `(5,)` statistics.
+
+    Args:
+        statistics: from `hr_statistics` or `combined`.
+        alpha: order of the divergence, greater than 1.
+
+    Returns:
+        Two scalars; 0 and 0 where all weights are 0.
+    """
+    weight, entropy = statistics[3], statistics[4]
+    renyi = log_mean_exp_from([statistics[k] for k in range(4)]) / (alpha - 1.0)
+    return entropy / ops.where(weight > 0, weight, 1.0), renyi
+
+
+def hr_risk_from(statistics, alpha):
+    """The HR risk H + R of a batch from the statistics of its shards, `(shards, 5)` → scalar."""
+    entropy, renyi = entropy_and_divergence(combined(statistics), alpha)
+    return entropy + renyi
 
 
 def hr_risk(labels, log_q, alpha, weights=None):

@@ -1,11 +1,8 @@
 """`HRLoss`: conditional entropy + Rényi divergence as a Keras loss."""
 
-import warnings
-
 import keras
-from keras import ops
 
-from hr_keras import distribution, information
+from hr_keras import distribution, information, inputs
 
 _REDUCTIONS = ("sum_over_batch_size", "mean", "mean_with_sample_weight")
 
@@ -61,25 +58,19 @@ class HRLoss(keras.losses.Loss):
         name="hr_loss",
         dtype=None,
     ):
-        if not 1 < alpha < float("inf"):
-            raise ValueError(
-                f"`alpha` must be a finite number greater than 1. Received: alpha={alpha}"
-            )
         if reduction not in _REDUCTIONS:
             raise ValueError(
                 f"`reduction` must be one of {_REDUCTIONS}: the HR loss is one number for "
                 f"the whole batch. Received: reduction={reduction!r}"
             )
         super().__init__(name=name, reduction=reduction, dtype=dtype)
-        self.alpha = float(alpha)
+        self.alpha = inputs.check_alpha(alpha)
         self.from_logits = from_logits
-        self._follows_predictions = dtype is None
+        self._given_dtype = None if dtype is None else self.dtype
 
     def __call__(self, y_true, y_pred, sample_weight=None):
-        mask = getattr(y_pred, "_keras_mask", None)
         with keras.name_scope(self.name):
-            labels, log_q = self._labels_and_log_probabilities(y_true, y_pred)
-            weights = _weights(sample_weight, mask, log_q)
+            labels, log_q, weights = self._prepare(y_true, y_pred, sample_weight)
             # One row a replica: the expectation runs over the global batch.
             rows = distribution.gather_rows(
                 information.hr_statistics(labels, log_q, self.alpha, weights)
@@ -89,69 +80,16 @@ class HRLoss(keras.losses.Loss):
 
     def call(self, y_true, y_pred):
         """The loss of each example as a batch of its own, H + r/(α−1): `(n,)`, not reduced."""
-        labels, log_q = self._labels_and_log_probabilities(y_true, y_pred)
+        labels, log_q, _ = self._prepare(y_true, y_pred)
         return information.hr_per_example(labels, log_q, self.alpha)
 
     def get_config(self):
-        dtype = None if self._follows_predictions else self.dtype
         return {
             **super().get_config(),
             "alpha": self.alpha,
             "from_logits": self.from_logits,
-            "dtype": dtype,
+            "dtype": self._given_dtype,
         }
 
-    def _labels_and_log_probabilities(self, y_true, y_pred):
-        """Labels `(n,)` or `(n, classes)` and log-probabilities `(n, classes)`."""
-        logits = information.known_logits(y_pred)  # before any cast, which loses them
-        if logits is not None and self.from_logits:
-            warnings.warn(
-                "HRLoss(from_logits=True) received the output of a softmax. Its logits are "
-                "known and used; pass from_logits=False for a model that ends in a softmax.",
-                stacklevel=3,
-            )
-        outputs = ops.convert_to_tensor(y_pred if logits is None else logits)
-        labels = ops.convert_to_tensor(y_true)
-        _check_shapes(tuple(labels.shape), tuple(outputs.shape))
-        log_q = information.log_probabilities(
-            ops.cast(outputs, self._computation_dtype(outputs)),
-            from_logits=self.from_logits or logits is not None,
-        )
-        classes = log_q.shape[-1]
-        log_q = ops.reshape(log_q, (-1, classes))
-        if information.are_distributions(labels, outputs):
-            return ops.reshape(ops.cast(labels, log_q.dtype), (-1, classes)), log_q
-        # Never through a 16-bit float, which has no 257.
-        return ops.reshape(ops.cast(labels, "int32"), (-1,)), log_q
-
-    def _computation_dtype(self, outputs):
-        given = keras.backend.standardize_dtype(outputs.dtype)
-        wanted = given if self._follows_predictions else self.dtype
-        return "float64" if wanted == "float64" else "float32"
-
-
-def _weights(sample_weight, mask, log_q):
-    """Expectation weights `(n,)` from sample weights and Keras' mask; equal if there are none."""
-    weights = ops.ones_like(log_q[..., 0])
-    for given in (sample_weight, mask):
-        if given is not None:
-            given = ops.cast(ops.convert_to_tensor(given), log_q.dtype)
-            weights = weights * ops.reshape(given, (-1,))
-    return ops.stop_gradient(weights)
-
-
-def _check_shapes(true, predicted):
-    if len(predicted) < 2 or predicted[-1] is None or predicted[-1] < 2:
-        raise ValueError(
-            "`y_pred` must have shape (n, classes) with at least 2 classes. "
-            f"Received: y_pred.shape={predicted}"
-        )
-    class_numbers = len(true) == len(predicted) - 1 or true[-1:] == (1,)
-    distributions = len(true) == len(predicted) and true[-1] == predicted[-1]
-    examples = zip(true, predicted[:-1], strict=False)
-    same_examples = all(t == p or None in (t, p) for t, p in examples)
-    if not ((class_numbers or distributions) and same_examples and len(true) <= len(predicted)):
-        raise ValueError(
-            "`y_true` must be class numbers of shape (n,) or (n, 1), or distributions of "
-            f"shape (n, classes). Received: y_true.shape={true}, y_pred.shape={predicted}"
-        )
+    def _prepare(self, y_true, y_pred, sample_weight=None):
+        return inputs.prepare(y_true, y_pred, sample_weight, self.from_logits, self._given_dtype)

@@ -10,6 +10,7 @@ from keras import layers, ops
 from hr_keras import information
 
 _OUTPUTS = weakref.WeakKeyDictionary()
+_TRACED = weakref.WeakKeyDictionary()
 
 
 def mnist_cnn(
@@ -38,13 +39,15 @@ def mnist_cnn(
         A functional `keras.Model` on float images, `(n, *input_shape)` → `(n, num_classes)`.
 
     Raises:
-        ValueError: for fewer than 2 classes or a mean image of another shape.
+        ValueError: for fewer than 2 classes, smaller images or a mean image of another shape.
 
     Example:
         >>> model = mnist_cnn(seed=0)
         >>> model.compile("sgd", loss=HRLoss(alpha=1.6), metrics=["accuracy"])
     """
     _check_num_classes(num_classes)
+    if min(input_shape[:2]) < 10:
+        raise ValueError(f"Images must be at least 10×10. Received: input_shape={input_shape}")
     seeds = _seeds(seed)
     inputs = keras.Input(input_shape, name="images")
     x = _subtract_mean(inputs, mean_image)
@@ -206,10 +209,12 @@ class ClassifierOutput(NamedTuple):
             are not negative and sum to 1 (seen on a probe batch), with no softmax in
             sight; `"logits"`: anything else.
         num_classes: size of the last axis.
+        input_dtype: what the model takes its images as.
     """
 
     kind: str
     num_classes: int
+    input_dtype: str
 
 
 def classifier_output(model, images=None):
@@ -225,6 +230,8 @@ def classifier_output(model, images=None):
     Raises:
         ValueError: if the output is not one tensor `(n, classes)` with classes ≥ 2.
     """
+    if not isinstance(model, keras.Model):
+        raise ValueError(f"`model` must be a keras.Model. Received: {type(model).__name__}")
     if _OUTPUTS.get(model, (None, None))[0] != structure(model):
         if images is not None and not model.built:
             model(images[:1], training=False)
@@ -233,8 +240,12 @@ def classifier_output(model, images=None):
 
 
 def structure(model):
-    """Changes when layers are added or taken away: code compiled before is then stale."""
-    return tuple(map(id, model.layers))
+    """Changes with the layers and their activations: code compiled before is then stale."""
+    parts = []
+    for layer in model.layers:
+        nested = structure(layer) if isinstance(layer, keras.Model) else ()
+        parts.append((id(layer), id(getattr(layer, "activation", None)), nested))
+    return tuple(parts)
 
 
 def _find_output(model):
@@ -259,12 +270,12 @@ def _find_output(model):
         )
     classes = int(output_shape[-1])
     if logits is not None:
-        return ClassifierOutput("softmax", classes)
+        return ClassifierOutput("softmax", classes, dtype)
     probe = np.random.default_rng(0).random((8, *(size or 32 for size in shape)))
     outputs = np.asarray(ops.cast(traced(tf.cast(probe, dtype)), "float32"))
     sums_to_one = np.allclose(outputs.sum(axis=-1), 1.0, atol=1e-2)
     kind = "probabilities" if sums_to_one and (outputs >= 0).all() else "logits"
-    return ClassifierOutput(kind, classes)
+    return ClassifierOutput(kind, classes, dtype)
 
 
 def _input_spec(model):
@@ -328,12 +339,16 @@ class LogitsModel(keras.Model):
 
         if training:
             raise ValueError("A logits model is for inference: train the model it was made of.")
+        classifier_output(self.model)
         if not tf.executing_eagerly():
             return logits_of(self.model, inputs)
         # The graph knows the logits behind any softmax, eager TensorFlow only Keras' own.
-        if not hasattr(self, "_traced"):
-            self._traced = tf.function(lambda images: logits_of(self.model, images))
-        return self._traced(inputs)
+        # Kept outside the model: as an attribute it would be exported with it.
+        layers_now = structure(self.model)
+        if _TRACED.get(self, (None, None))[0] != layers_now:
+            model = weakref.ref(self.model)
+            _TRACED[self] = layers_now, tf.function(lambda images: logits_of(model(), images))
+        return _TRACED[self][1](inputs)
 
     def get_config(self):
         model = keras.saving.serialize_keras_object(self.model)

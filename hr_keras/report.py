@@ -20,8 +20,8 @@ _ROUTES = {
     ),
     "logits": (
         "Attacked exactly: the same attack, sign of the gradient from its closed form",
-        "No gradient vanishes or rounds here. This is still FGSM, a single step: a stronger "
-        "attack may leave less.",
+        "However certain the softmax is, it takes nothing from the gradient here. This is still "
+        "FGSM, a single step: a stronger attack may leave less.",
     ),
 }
 

@@ -70,6 +70,70 @@ def test_sign_equals_float64_differentiation_however_saturated(name, scale):
         np.testing.assert_array_equal(np.sign(step.reshape(-1)), np.sign(expected))
 
 
+@pytest.mark.parametrize("name", ["ce", "hr"])
+@pytest.mark.parametrize("scale", [1.0, 30.0])
+def test_sign_equals_float64_differentiation_of_a_deep_model(name, scale):
+    """A convolution, tanh and two dense layers, evaluated and differentiated in float64."""
+    images, _ = images_and_labels(20, (8, 8, 1))
+
+    def build(dtype):
+        layers = keras.layers
+        return keras.Sequential(
+            [
+                keras.Input((8, 8, 1), dtype=dtype),
+                layers.Conv2D(6, 3, activation="tanh", dtype=dtype),
+                layers.Flatten(dtype=dtype),
+                layers.Dense(16, activation="tanh", dtype=dtype),
+                layers.Dense(5, dtype=dtype),
+            ]
+        )
+
+    keras.utils.set_random_seed(0)
+    model, exact = build("float32"), build("float64")
+    *first, kernel, bias = model.get_weights()
+    model.set_weights([*first, 10 * scale * kernel, bias])
+    exact.set_weights(model.get_weights())
+    labels = model(images).numpy().argmax(axis=-1)
+    x = tf.constant(images, "float64")
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        logits = exact(x)
+        output = tf.stop_gradient(
+            np.array(
+                [
+                    gradient_in_float64(name, z, label)
+                    for z, label in zip(logits.numpy(), labels, strict=True)
+                ]
+            )
+        )
+        value = tf.reduce_sum(logits * output)
+    expected = tape.gradient(value, x).numpy()
+    step = FGSM(0.1, name)(model, images, labels) - images
+    clear = np.abs(expected) > 1e-5 * np.abs(expected).max(axis=(1, 2, 3), keepdims=True)
+    assert clear.mean() > 0.99
+    np.testing.assert_array_equal(np.sign(step)[clear], np.sign(expected)[clear])
+
+
+def test_saturated_half_precision_models_are_attacked_through_both_objectives():
+    """The factor beside ℓ, as large as the logit gap, would overflow in float16."""
+    images, _ = images_and_labels(20, (8, 8, 1))
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            keras.layers.Flatten(),
+            keras.layers.Dense(16, "relu", dtype="mixed_float16"),
+            keras.layers.Dense(5, dtype="mixed_float16"),
+        ]
+    )
+    *first, kernel, bias = model.get_weights()
+    model.set_weights([*first, 3000 * kernel, bias])
+    labels = model(images).numpy().argmax(axis=-1)
+    result = evaluation.sweep(model, images, labels, epsilons=(0.1,))
+    assert result.zero_gradient_share == {"ce": 0.0, "hr": 0.0}
+    for objective in ("ce", "hr"):
+        assert (FGSM(0.1, objective)(model, images, labels) != images).mean() > 0.5
+
+
 def test_the_published_pipeline_loses_the_gradient_where_the_closed_form_keeps_it():
     images, _ = images_and_labels()
     model = linear_model(1000.0)
@@ -282,6 +346,7 @@ GOOD, LABELS = images_and_labels(4)
     ("images", "labels", "message"),
     [
         (GOOD + 1, LABELS, "inside bounds"),
+        (GOOD, ["a", "b", "c", "d"], "numbers"),
         (np.where(GOOD.max() == GOOD, np.nan, GOOD), LABELS, "nan"),
         ((255 * GOOD).astype("uint8"), LABELS, "floating point"),
         (GOOD[:0], LABELS[:0], "n ≥ 1"),
@@ -297,6 +362,57 @@ def test_bad_images_and_labels_are_refused(images, labels, message):
     for act in (FGSM(0.1), evaluation.sweep):
         with pytest.raises(ValueError, match=message):
             act(MODEL, images, labels)
+
+
+def test_bounds_are_compared_in_the_precision_of_the_images():
+    lowest, highest = -0.1307 / 0.3081, 0.1
+    images = np.array([[lowest] * 12, [highest] * 12], "float32").reshape(2, 2, 2, 3)
+    adversarial = FGSM(0.3, bounds=(lowest, highest))(MODEL, images, [0, 1])
+    FGSM(0.3, bounds=(lowest, highest))(MODEL, adversarial, [0, 1])
+    assert adversarial.max() <= np.float32(highest)
+
+
+def test_models_of_integer_images_are_refused():
+    inputs = keras.Input((2, 2, 3), dtype="uint8")
+    outputs = keras.layers.Dense(3)(keras.layers.Flatten()(keras.layers.Rescaling(1 / 255)(inputs)))
+    with pytest.raises(ValueError, match="uint8"):
+        FGSM(8.0, bounds=(0, 255))(keras.Model(inputs, outputs), 255 * GOOD, LABELS)
+
+
+def test_every_loss_of_keras_can_be_an_objective_and_loss_functions_are_refused():
+    """Class numbers or one row a class, whatever the loss wants."""
+    expected = FGSM(0.1)(MODEL, GOOD, LABELS)
+    one_hot = np.eye(3, dtype="float32")[LABELS]
+    for loss in (
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        keras.losses.CategoricalCrossentropy(from_logits=True),
+        keras.losses.CategoricalCrossentropy(),
+        keras.losses.KLDivergence(),
+        keras.losses.MeanSquaredError(),
+    ):
+        adversarial = FGSM(0.1, loss)(MODEL, GOOD, LABELS)
+        np.testing.assert_array_equal(FGSM(0.1, loss)(MODEL, GOOD, one_hot), adversarial)
+        if not isinstance(loss, keras.losses.MeanSquaredError):
+            assert (adversarial == expected).mean() > 0.9
+    with pytest.raises(ValueError, match="pass the class"):
+        FGSM(0.1, keras.losses.sparse_categorical_crossentropy)
+
+
+def test_soft_labels_that_sum_to_almost_one_are_normalised():
+    images, labels = images_and_labels()
+    almost = 0.9995 * np.eye(3)[labels]
+    saturated = linear_model(1000.0)
+    np.testing.assert_array_equal(
+        FGSM(0.1)(saturated, images, almost), FGSM(0.1)(saturated, images, labels)
+    )
+
+
+def test_an_activation_changed_in_place_is_seen():
+    model = linear_model(1.0)
+    before = evaluation.sweep(model, GOOD, LABELS)
+    model.layers[-1].activation = keras.activations.linear
+    after = evaluation.sweep(model, GOOD[:3], LABELS[:3])
+    np.testing.assert_array_equal(after.correct, before.correct[..., :3])
 
 
 def test_objectives_that_return_one_number_are_refused():

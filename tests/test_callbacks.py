@@ -87,28 +87,42 @@ def test_nothing_is_compiled_after_the_first_attack_and_only_its_passes_are_paid
         costs.append(cost)
         return result
 
-    original, callback._attack = callback._attack, attack
+    original, callback._values = callback._values, attack
     fit(model, train, [callback], epochs=4)
     assert costs[1:] == 3 * [{"forward": 1 + 4, "backward": 2, "traces": 0}]
 
 
 def test_log_readers_of_keras_work(some, tmp_path):
+    """With epochs that have no value; the first of them must not count as the best."""
     train, validation = some
-    early = keras.callbacks.EarlyStopping(KEYS[0], mode="max", patience=1, min_delta=2.0)
+    early = keras.callbacks.EarlyStopping(
+        KEYS[0], mode="max", patience=3, min_delta=2.0, start_from_epoch=1
+    )
     best = keras.callbacks.ModelCheckpoint(
-        tmp_path / "best.keras", monitor=KEYS[0], mode="max", save_best_only=True
+        tmp_path / "best.keras",
+        monitor=KEYS[0],
+        mode="max",
+        save_best_only=True,
+        initial_value_threshold=-1.0,
     )
     callbacks = [
-        FGSMCallback(validation, every=1),
+        FGSMCallback(validation, every=2),
         keras.callbacks.CSVLogger(tmp_path / "log.csv"),
         keras.callbacks.TensorBoard(tmp_path / "tensorboard"),
         best,
         early,
     ]
-    history = fit(small_model(), train, callbacks, epochs=6).history
-    assert len(history["loss"]) == 2  # stopped: no gain of 2.0 is possible
+    history = fit(small_model(), train, callbacks, epochs=9).history
+    # best at epoch 2, no gain of 2.0 is possible: stopped after 3 more
+    assert len(history["loss"]) == 5
+    assert early.best == history[KEYS[0]][1]
+    attacked = [value for value in history[KEYS[0]][:4] if not math.isnan(value)]
+    assert best.best == max(attacked)
+    # the epoch that turned out to be the last was attacked after all, too late for the others
+    assert math.isnan(float(list(csv.DictReader((tmp_path / "log.csv").open()))[-1][KEYS[0]]))
+    assert not math.isnan(history[KEYS[0]][-1])
     rows = list(csv.DictReader((tmp_path / "log.csv").open()))
-    np.testing.assert_allclose([float(row[KEYS[1]]) for row in rows], history[KEYS[1]])
+    np.testing.assert_allclose([float(row[KEYS[1]]) for row in rows[:4]], history[KEYS[1]][:4])
     events = list((tmp_path / "tensorboard").rglob("events.*"))
     assert any(b"fgsm_ce_0.1" in event.read_bytes() for event in events)
     keras.models.load_model(tmp_path / "best.keras")
@@ -155,11 +169,18 @@ def test_it_runs_under_replicas(some):
     [
         ({"every": 0}, "every"),
         ({"epsilons": (-0.1,)}, "-0.1"),
-        ({"epsilons": ()}, "at least one key"),
+        ({"epsilons": ()}, "at least one value"),
+        ({"objectives": ()}, "at least one key"),
         ({"epsilons": (0.1, 0.1000000001)}, "none twice"),
         ({"objectives": ("dice",)}, "dice"),
+        ({"epsilons": 0.1}, "epsilons"),
         ({"validation_data": np.zeros((3, 2))}, "ndarray"),
+        ({"validation_data": (np.zeros((3, 2)), np.zeros(2))}, "3 images, 2 labels"),
+        ({"validation_data": (np.full((3, 2), 1.5), np.zeros(3))}, "inside bounds"),
         ({"validation_data": tf.data.Dataset.from_tensor_slices(([0.0], [1])).take(0)}, "empty"),
+        ({"validation_data": tf.data.Dataset.from_tensor_slices(([0.0], [1]))}, "not batches"),
+        ({"validation_data": tf.data.Dataset.from_tensors(([[0.0]], [1])).repeat()}, "end"),
+        ({"validation_data": tf.data.Dataset.from_tensors([[0.0]])}, "not batches of pairs"),
         ({"batch_size": 0}, "batch_size"),
         ({"bounds": (1, 1)}, "bounds"),
         ({"through": "x"}, "through"),
@@ -170,11 +191,41 @@ def test_bad_arguments_are_refused(some, arguments, message):
         FGSMCallback(**{"validation_data": some[1], **arguments})
 
 
-def test_unfit_validation_data_is_refused_before_the_first_epoch(some):
+@pytest.mark.parametrize("built", [True, False])
+def test_one_bad_label_is_refused_long_before_its_first_attack(some, built):
     train, (images, labels) = some
-    model = small_model()
-    before = model.get_weights()
-    with pytest.raises(ValueError, match="inside bounds"):
-        fit(model, train, [FGSMCallback((255 * images, labels))])
-    for weight, kept in zip(model.get_weights(), before, strict=True):
-        np.testing.assert_array_equal(weight, kept)
+    labels = labels.copy()
+    labels[77] = 10
+    model = keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(10, "softmax")])
+    model.compile("sgd", loss=HRLoss())
+    if built:
+        model(images[:1])
+    epochs = []
+    count = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, _: epochs.append(epoch))
+    with pytest.raises(ValueError, match="from 0 to 9"):
+        fit(model, train, [FGSMCallback((images, labels), every=3), count])
+    assert epochs == []
+
+
+class NoisyAlways(keras.layers.Layer):
+    """Draws noise at inference too, and counts its calls."""
+
+    def __init__(self):
+        super().__init__()
+        self.seed = keras.random.SeedGenerator(3)
+        self.calls = self.add_weight(shape=(), initializer="zeros", trainable=False)
+
+    def call(self, x):
+        self.calls.assign_add(1.0)
+        return x + 0.1 * keras.random.normal(keras.ops.shape(x), seed=self.seed)
+
+
+def test_state_that_changes_at_inference_is_put_back(some):
+    train, validation = some
+    weights = []
+    for callbacks in ([], [FGSMCallback(validation, every=1)]):
+        model = small_model([NoisyAlways()])
+        fit(model, train, callbacks, epochs=2, shuffle=False)
+        weights.append(model.get_weights())
+    for plain, attacked in zip(*weights, strict=True):
+        np.testing.assert_array_equal(plain, attacked)

@@ -42,6 +42,8 @@ def test_a_table_from_one_command(tmp_path):
         (["--epochs", "many"], "--epochs"),
         (["--epochs", "0"], "epochs"),
         (["--output", __file__], "not a run folder"),
+        (["--output", f"{__file__}/run"], "Not a directory"),
+        (["--seed", "99999999999999999999"], "seed"),
     ],
 )
 def test_wrong_arguments_end_with_a_line_and_nothing_written(

@@ -138,6 +138,25 @@ def test_interrupted_training_ends_with_the_same_bits(tmp_path, small_npz, signa
     assert not list(tmp_path.rglob("*.checkpoint.npz"))
 
 
+def test_a_file_of_other_content_is_another_protocol(tiny, run, tmp_path):
+    path = tmp_path / "data.npz"
+    with np.load(tiny.dataset) as arrays:
+        np.savez(path, **arrays)
+        before = from_preset("quick", dataset=str(path))
+        table.open_folder(tmp_path / "run", before)
+        np.savez(path, **{**arrays, "y_test": arrays["y_test"][::-1]})
+    with pytest.raises(ValueError, match="dataset_sha256"):
+        table.open_folder(tmp_path / "run", from_preset("quick", dataset=str(path)))
+
+
+@pytest.mark.parametrize("content", ["", "[1", '{"loss": "ce"}', "3"])
+def test_a_damaged_result_is_named(tiny, tmp_path, content):
+    path = tmp_path / "realization-0-hr.json"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=r"realization-0-hr\.json.*Delete it"):
+        realization.run(tiny, "hr", 0, tmp_path)
+
+
 def test_a_damaged_checkpoint_is_begun_anew(tiny, run, tmp_path):
     table.open_folder(tmp_path, tiny)
     (tmp_path / "realization-0-hr.checkpoint.npz").write_bytes(b"PK not a zip")
@@ -275,7 +294,7 @@ def test_bad_protocols_are_refused(changes, message):
 def test_unknown_presets_are_refused():
     with pytest.raises(ValueError, match="Did you mean 'quick'"):
         from_preset("quik")
-    with pytest.raises(ValueError, match="protocol"):
+    with pytest.raises(ValueError, match="not one of this version"):
         Protocol.from_json("{}")
 
 

@@ -156,7 +156,8 @@ def test_probabilities_of_exactly_zero_and_one_stay_finite():
 
 def test_nan_is_never_hidden():
     assert math.isnan(HRLoss(from_logits=True)([0], np.array([[math.nan, 0.0]], "float32")))
-    assert math.isnan(HRLoss(from_logits=True)([2], np.array([[0.0, 0.0]], "float32")))
+    for label in (2, -1, 0.5, 2**32):
+        assert math.isnan(HRLoss(from_logits=True)(np.array([label]), np.zeros((1, 2), "float32")))
 
 
 @pytest.mark.parametrize("run_eagerly", [False, True])
@@ -200,8 +201,7 @@ def test_from_logits_on_a_softmax_is_pointed_out():
     assert float(value) == pytest.approx(float(HRLoss(from_logits=True)([0], [[1.0, 2.0]])))
 
 
-def test_training_reaches_what_it_promises(digits):
-    """An HR-trained linear model lowers its HR loss, and every optimizer step sees one batch."""
+def test_training_lowers_the_loss_and_classifies(digits):
     images, labels = digits.train.images[:500], digits.train.labels[:500]
     model = keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(10)])
     model.compile(keras.optimizers.SGD(0.1), loss=HRLoss(from_logits=True), metrics=["accuracy"])
@@ -253,6 +253,30 @@ def test_bad_alpha_is_refused(alpha):
         HRLoss(alpha=alpha)
 
 
+def test_alpha_must_be_a_number_and_weights_as_many_as_examples():
+    with pytest.raises(ValueError, match=r"'1\.6'"):
+        HRLoss(alpha="1.6")
+    with pytest.raises(ValueError, match="4 examples"):
+        HRLoss(from_logits=True)(np.zeros(4), np.zeros((4, 3)), sample_weight=[1.0, 2.0])
+
+
+def test_class_weight_is_the_sample_weight_of_its_class(linear):
+    images = np.random.default_rng(0).random((30, 2, 2, 3)).astype("float32")
+    labels, class_weight = np.arange(30) % 3, {0: 1.0, 1: 5.0, 2: 0.5}
+    before = linear.get_weights()
+    trained = []
+    for arguments in (
+        {"class_weight": class_weight},
+        {"sample_weight": np.array([class_weight[label] for label in labels])},
+    ):
+        linear.set_weights(before)
+        linear.compile(keras.optimizers.SGD(0.5), loss=HRLoss())
+        linear.fit(images, labels, batch_size=10, shuffle=False, verbose=0, **arguments)
+        trained.append(linear.get_weights())
+    for a, b in zip(*trained, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-7)
+
+
 @pytest.mark.parametrize("reduction", ["sum", "none", None, "median"])
 def test_reductions_that_a_batch_loss_has_not_are_refused(reduction):
     with pytest.raises(ValueError, match="sum_over_batch_size"):
@@ -268,6 +292,7 @@ def test_reductions_that_a_batch_loss_has_not_are_refused(reduction):
         ((4, 2), (4, 3)),
         ((4, 3, 1), (4, 3)),
         ((), (4, 3)),
+        ((1,), (1, 5, 3)),
     ],
 )
 def test_shapes_that_do_not_fit_are_refused(true, predicted):

@@ -4,6 +4,7 @@ import pytest
 import reference
 import tensorflow as tf
 
+from hr_keras import HRLoss, information
 from hr_keras.models import classifier_output, logits_model, mnist_cnn, resnet, resnet8
 
 IMAGES = np.random.default_rng(0).random((5, 8, 8, 1)).astype("float32")
@@ -139,9 +140,34 @@ def test_the_logits_model_follows_training_and_can_be_saved(tmp_path):
 
 def test_layers_added_later_are_seen():
     model = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten()])
-    assert classifier_output(model) == ("logits", 64)
+    assert classifier_output(model) == ("logits", 64, "float32")
     model.add(keras.layers.Dense(4, "softmax"))
-    assert classifier_output(model) == ("softmax", 4)
+    assert classifier_output(model) == ("softmax", 4, "float32")
+    logits = logits_model(model)
+    expected = logits(IMAGES).numpy()
+    model.layers[-1].activation = keras.activations.linear
+    assert classifier_output(model).kind == "logits"
+    np.testing.assert_array_equal(logits(IMAGES), expected)
+
+
+def test_a_sigmoid_is_no_softmax():
+    """Keras marks the logits of a sigmoid in the same way as those of a softmax."""
+    inputs = keras.Input((8, 8, 1))
+    outputs = keras.layers.Dense(4, "sigmoid")(keras.layers.Flatten()(inputs))
+    model = keras.Model(inputs, outputs)
+    assert classifier_output(model).kind == "logits"
+    assert information.known_logits(model(IMAGES)) is None
+    from_model = float(HRLoss()(np.zeros(5), model(IMAGES)))
+    from_numpy = float(HRLoss()(np.zeros(5), model(IMAGES).numpy()))
+    assert from_model == pytest.approx(from_numpy, rel=1e-6)
+
+
+def test_a_logits_model_can_be_exported(tmp_path):
+    logits = logits_model(sequential())
+    expected = logits(IMAGES).numpy()
+    logits.export(tmp_path / "saved", verbose=False)
+    restored = tf.saved_model.load(tmp_path / "saved")
+    np.testing.assert_allclose(restored.serve(IMAGES), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_what_is_no_classifier_is_refused():
@@ -157,6 +183,8 @@ def test_what_is_no_classifier_is_refused():
     pair = keras.Model([inputs, keras.Input((8,))], keras.layers.Dense(2)(inputs))
     with pytest.raises(ValueError, match="2 inputs"):
         logits_model(pair)
+    with pytest.raises(ValueError, match="function"):
+        classifier_output(lambda x: x)
     with pytest.raises(ValueError, match="inference"):
         logits_model(sequential())(IMAGES, training=True)
 

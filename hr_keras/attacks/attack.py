@@ -5,6 +5,7 @@ import math
 import numbers
 import weakref
 
+import keras
 import numpy as np
 
 from hr_keras import models
@@ -70,6 +71,18 @@ def prepare(model, images, labels, bounds):
             are negative or do not sum to 1 within 1e-3; a model that is no classifier.
     """
     images, labels = np.asarray(images), np.asarray(labels)
+    check_images(images, bounds)
+    output = models.classifier_output(model, images)
+    if not keras.backend.is_float_dtype(output.input_dtype):
+        raise ValueError(
+            "A gradient attack needs a model of floating-point images. "
+            f"Received: model {model.name!r} with input dtype {output.input_dtype}"
+        )
+    return images, check_labels(labels, len(images), output.num_classes)
+
+
+def check_images(images, bounds):
+    """A ValueError unless `images` are floating point, at least one, finite and in `bounds`."""
     if images.ndim < 2 or images.size == 0:
         raise ValueError(f"`images` must have shape (n, ...), n ≥ 1. Received: {images.shape}")
     if images.dtype.kind != "f" and images.dtype.name != "bfloat16":
@@ -77,18 +90,20 @@ def prepare(model, images, labels, bounds):
             "`images` must be floating point: an attack moves pixels by fractions. Received: "
             f"dtype {images.dtype}. Convert them, for example images.astype('float32') / 255"
         )
-    low, high = float(images.min()), float(images.max())
-    if not (bounds[0] <= low and high <= bounds[1]):
+    low, high = images.min(), images.max()
+    # in the precision of the images: 0.1 in float64 is not 0.1 in float32
+    lowest, highest = (np.asarray(bound, images.dtype) for bound in bounds)
+    if not (np.isfinite(low) and np.isfinite(high) and lowest <= low and high <= highest):
         raise ValueError(
             f"`images` must lie inside bounds={bounds}, without NaN. "
             f"Received: values from {low} to {high}"
         )
-    classes = models.classifier_output(model, images).num_classes
-    return images, check_labels(labels, len(images), classes)
 
 
 def check_labels(labels, n, classes):
     """Labels as int32 `(n,)` or float32 `(n, classes)`; a ValueError where they are neither."""
+    if labels.dtype.kind not in "biuf":
+        raise ValueError(f"`labels` must be numbers. Received: dtype {labels.dtype}")
     if labels.shape == (n, 1):
         labels = labels[:, 0]
     if labels.shape == (n, classes):
@@ -99,7 +114,7 @@ def check_labels(labels, n, classes):
                 "Soft labels must not be negative and must sum to 1. Received: smallest "
                 f"{labels.min()}, sums from {sums.min()} to {sums.max()}"
             )
-        return labels
+        return labels / sums[:, None]
     if labels.shape != (n,):
         raise ValueError(
             f"`labels` must have shape ({n},), ({n}, 1) or ({n}, {classes}). "
@@ -118,6 +133,13 @@ def check_epsilon(epsilon):
     if not (isinstance(epsilon, numbers.Real) and 0 <= epsilon < math.inf):
         raise ValueError(f"`epsilon` must be a finite number ≥ 0. Received: {epsilon!r}")
     return float(epsilon)
+
+
+def check_epsilons(epsilons):
+    """ε values as a tuple of floats; a ValueError unless there is one and all are ≥ 0."""
+    if isinstance(epsilons, numbers.Real) or len(tuple(epsilons)) == 0:
+        raise ValueError(f"`epsilons` must hold at least one value. Received: {epsilons!r}")
+    return tuple(check_epsilon(epsilon) for epsilon in epsilons)
 
 
 def check_route(through):

@@ -3,7 +3,7 @@
 import numpy as np
 
 from hr_keras import models
-from hr_keras.attacks.attack import Attack, check_epsilon, compiled, in_batches, like, prepare
+from hr_keras.attacks.attack import Attack, check_epsilons, compiled, in_batches, like, prepare
 from hr_keras.attacks.perturbation import linf_direction, perturb
 
 
@@ -65,9 +65,7 @@ class FGSM(Attack):
         Raises:
             ValueError: if an argument is not as described.
         """
-        epsilons = [check_epsilon(epsilon) for epsilon in epsilons]
-        if not epsilons:
-            raise ValueError("`epsilons` must hold at least one value. Received: none")
+        epsilons = check_epsilons(epsilons)
         arrays, labels = prepare(model, images, labels, self.bounds)
         key = ("fgsm", self.objective, self.through, self.bounds, self.targeted)
         step = compiled(model, key, self._build, self.jit_compile)
@@ -80,16 +78,17 @@ class FGSM(Attack):
         import tensorflow as tf
 
         def step(images, labels, epsilons):
-            _, (direction,) = directions(
+            _, (gradient,) = gradients(
                 model(), images, labels, (self.objective,), self.through, self.targeted
             )
+            direction = linf_direction(gradient)
             sizes = tf.reshape(tf.cast(epsilons, images.dtype), (-1,) + (1,) * (images.ndim - 1))
             return (perturb(images[:, None], direction[:, None], sizes, self.bounds),)
 
         return step
 
 
-def directions(model, images, labels, objectives, through, targeted=False):
+def gradients(model, images, labels, objectives, through, targeted=False):
     """One forward pass and one backward pass for each objective, in a TensorFlow graph.
 
     Args:
@@ -101,7 +100,8 @@ def directions(model, images, labels, objectives, through, targeted=False):
         targeted: whether labels are the classes to be reached.
 
     Returns:
-        The logits `(n, classes)`, and for each objective the L∞ direction `(n, ...)`.
+        The logits `(n, classes)`, and for each objective a gradient `(n, ...)`: zero where
+        the images have no path to the logits.
     """
     import tensorflow as tf
 
@@ -110,7 +110,4 @@ def directions(model, images, labels, objectives, through, targeted=False):
         logits = models.logits_of(model, images)
         values = [objective.through(through, labels, logits) for objective in objectives]
         values = [-value for value in values] if targeted else values
-    return logits, [
-        linf_direction(tape.gradient(value, images, unconnected_gradients="zero"))
-        for value in values
-    ]
+    return logits, [tape.gradient(value, images, unconnected_gradients="zero") for value in values]

@@ -52,7 +52,8 @@ class KerasObjective:
     """A Keras loss, or a callable `(labels, logits) -> (n,)`, differentiated as it stands.
 
     A Keras loss made with `from_logits=True`, and any callable, is given logits; any
-    other Keras loss is given probabilities.
+    other Keras loss is given probabilities. Keras' own losses get class numbers or
+    distributions as each of them wants, everything else the labels as they are.
 
     Attributes:
         name: what it is called in logs and tables.
@@ -106,13 +107,34 @@ def get(identifier):
         )
     if isinstance(identifier, keras.losses.Loss):
         from_logits = identifier.get_config().get("from_logits", False)
-        return KerasObjective(identifier.name, identifier.call, not from_logits)
+        return KerasObjective(identifier.name, _with_labels_for(identifier), not from_logits)
+    if getattr(identifier, "__module__", "").startswith("keras."):
+        raise ValueError(
+            "A loss function of Keras does not say whether it takes logits: pass the class, for "
+            "example keras.losses.SparseCategoricalCrossentropy(from_logits=True). "
+            f"Received: {identifier!r}"
+        )
     if callable(identifier):
         return KerasObjective(getattr(identifier, "__name__", "objective"), identifier, False)
     raise ValueError(
         f"`objective` must be one of {tuple(_BY_NAME)}, a Keras loss or a callable "
         f"(labels, logits) -> (n,). Received: {identifier!r}"
     )
+
+
+def _with_labels_for(loss):
+    """`loss.call`, with labels of the kind that one of Keras' own losses wants."""
+    if not type(loss).__module__.startswith("keras."):
+        return loss.call
+    if isinstance(loss, keras.losses.SparseCategoricalCrossentropy):
+        return lambda labels, outputs: loss.call(hard_labels(labels), outputs)
+
+    def call(labels, outputs):
+        if len(labels.shape) == 1:
+            labels = ops.one_hot(labels, outputs.shape[-1], dtype=outputs.dtype)
+        return loss.call(labels, outputs)
+
+    return call
 
 
 def hard_labels(labels):
@@ -146,8 +168,10 @@ def _hr_surrogate(labels, logits):
     hard = hard_labels(labels)
     log_odds, others = _log_odds_against(hard, logits)
     entropy = information.conditional_entropy(ops.log_softmax(others, axis=-1))
-    factor = 1.0 + ops.sigmoid(-log_odds) * (entropy - log_odds)
-    surrogate = ops.stop_gradient(factor) * log_odds + entropy
+    # The factor, at least 0.7, goes under H(s): beside ℓ it would be as large as the logit
+    # gap, and overflow on the way back through a float16 model.
+    factor = ops.stop_gradient(1.0 + ops.sigmoid(-log_odds) * (entropy - log_odds))
+    surrogate = log_odds + entropy / factor
     return _where_soft(labels, _hr_value, logits, surrogate)
 
 

@@ -2,10 +2,12 @@
 
 import dataclasses
 import difflib
+import hashlib
 import json
+import os
 import pathlib
 
-from hr_keras import datasets, distribution
+from hr_keras import datasets, distribution, inputs
 
 MODELS = ("mnist_cnn", "resnet8")
 LOSSES = ("ce", "hr")
@@ -30,6 +32,8 @@ class Protocol:
             realization; the same for CE and HR, so that the two are paired.
         realizations: how many independent repetitions.
         strategy: `distribution.get_strategy` name.
+        dataset_sha256: of the file, where the data set is one; results of another content
+            under the same name are another experiment.
 
     Raises:
         ValueError: for a value out of range.
@@ -48,20 +52,18 @@ class Protocol:
     seed: int = 0
     realizations: int = 3
     strategy: str = "auto"
+    dataset_sha256: str | None = None
 
     def __post_init__(self):
         object.__setattr__(self, "epsilons", tuple(map(float, self.epsilons)))
-        if not 1 < self.alpha < float("inf"):
-            raise ValueError(
-                f"`alpha` must be a finite number greater than 1. Received: {self.alpha}"
-            )
+        inputs.check_alpha(self.alpha)
         for name in ("epochs", "batch_size", "attack_every", "realizations"):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be at least 1. Received: {getattr(self, name)}")
         if not 0 < self.learning_rate < float("inf"):
             raise ValueError(f"`learning_rate` must be > 0. Received: {self.learning_rate}")
-        if self.seed < 0:
-            raise ValueError(f"`seed` must be at least 0. Received: {self.seed}")
+        if not 0 <= self.seed < 2**31:
+            raise ValueError(f"`seed` must be at least 0 and below 2³¹. Received: {self.seed}")
         if not 0 < self.validation < 1:
             raise ValueError(f"`validation` must be in (0, 1). Received: {self.validation}")
         distribution.check_name(self.strategy)
@@ -75,7 +77,9 @@ class Protocol:
     @property
     def name(self):
         """Preset and data set, and what differs from the preset: a name for the run folder."""
-        usual = dataclasses.replace(PRESETS[self.preset], dataset=self.dataset)
+        usual = dataclasses.replace(
+            PRESETS[self.preset], dataset=self.dataset, dataset_sha256=self.dataset_sha256
+        )
         changed = [f"{name}-{getattr(self, name)}" for name in usual.differences(self)]
         stem = pathlib.PurePath(self.dataset).stem
         return "_".join([stem, self.preset, *changed])
@@ -85,8 +89,8 @@ class Protocol:
         """The protocol that `to_json` wrote; a ValueError for anything else."""
         try:
             return cls(**json.loads(text))
-        except (TypeError, json.JSONDecodeError) as error:
-            raise ValueError(f"Not a protocol of this version: {error}") from error
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"the protocol is not one of this version: {error}") from error
 
     def differences(self, other):
         """Names of what differs, apart from the number of realizations, which may grow."""
@@ -123,5 +127,10 @@ def from_preset(name, **changes):
         raise ValueError(f"`preset` must be one of {tuple(PRESETS)}.{hint} Received: {name!r}")
     changes = {key: value for key, value in changes.items() if value is not None}
     if "dataset" in changes:
-        datasets.check_name(changes["dataset"])
+        dataset = datasets.check_name(changes["dataset"])
+        if dataset.endswith(".npz"):
+            content = pathlib.Path(dataset).read_bytes()
+            changes["dataset_sha256"] = hashlib.sha256(content).hexdigest()
+            dataset = os.path.normpath(dataset)
+        changes["dataset"] = dataset
     return dataclasses.replace(PRESETS[name], **changes)

@@ -45,7 +45,7 @@ def run(protocol, loss, index, folder, data_dir=None, on_epoch=None):
         raise ValueError(f"`loss` must be one of {LOSSES}. Received: {loss!r}")
     path = pathlib.Path(folder) / f"realization-{index}-{loss}.json"
     if path.exists():
-        return json.loads(path.read_text())
+        return _read_result(path)
     started = time.perf_counter()
     seed = protocol.seed + index
     data = datasets.load(protocol.dataset, protocol.validation, seed, data_dir)
@@ -64,6 +64,18 @@ def run(protocol, loss, index, folder, data_dir=None, on_epoch=None):
     _save(model, path.with_suffix(".keras"))
     write_atomically(path, json.dumps(result, indent=1, allow_nan=False) + "\n")
     checkpoint.path.unlink(missing_ok=True)
+    return result
+
+
+def _read_result(path):
+    try:
+        result = json.loads(path.read_bytes())
+        if not {"loss", "index", "history", "test", "test_size"} <= result.keys():
+            raise ValueError("a part is missing")
+    except (ValueError, AttributeError) as error:
+        raise ValueError(
+            f"{path} is not a result of this version ({error}). Delete it to do it again."
+        ) from error
     return result
 
 

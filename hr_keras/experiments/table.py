@@ -50,7 +50,7 @@ def open_folder(folder, protocol):
     folder = pathlib.Path(folder)
     path = folder / "protocol.json"
     if path.exists():
-        there = Protocol.from_json(path.read_text())
+        there = Protocol.from_json(path.read_bytes())
         if names := there.differences(protocol):
             changes = [
                 f"{name}={getattr(there, name)!r} there, {getattr(protocol, name)!r} now"

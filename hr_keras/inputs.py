@@ -1,0 +1,107 @@
+"""What Keras hands to a loss or a metric, checked and made ready for `information`."""
+
+import math
+import numbers
+import warnings
+
+import keras
+from keras import ops
+
+from hr_keras import information
+
+
+def prepare(y_true, y_pred, sample_weight=None, from_logits=False, dtype=None):
+    """Labels, log-probabilities and expectation weights, one row an example.
+
+    Args:
+        y_true: class numbers `(n,)` or `(n, 1)`, of any dtype, or distributions `(n, classes)`.
+        y_pred: `(n, classes)`, classes ≥ 2; further leading axes are flattened. A Keras
+            mask on it takes examples out.
+        sample_weight: `(n,)` or `(n, 1)`, or `None` for equal weights.
+        from_logits: whether `y_pred` are logits. Logits behind a softmax are used
+            wherever they are known.
+        dtype: `"float64"` or `"float32"` to compute in; anything narrower counts as
+            float32. `None` follows `y_pred`, never below float32.
+
+    Returns:
+        Labels, int32 `(n,)` or floating point `(n, classes)`; log-probabilities
+        `(n, classes)`; weights `(n,)`.
+
+    Raises:
+        ValueError: if the shapes do not fit.
+    """
+    logits = information.known_logits(y_pred)  # before any cast, which loses them
+    if logits is not None and from_logits:
+        warnings.warn(
+            "from_logits=True was given the output of a softmax. Its logits are known and "
+            "used; pass from_logits=False for a model that ends in a softmax.",
+            stacklevel=3,
+        )
+    outputs = ops.convert_to_tensor(y_pred if logits is None else logits)
+    labels = ops.convert_to_tensor(y_true)
+    _check_shapes(tuple(labels.shape), tuple(outputs.shape))
+    log_q = information.log_probabilities(
+        ops.cast(outputs, _computation_dtype(outputs, dtype)),
+        from_logits=from_logits or logits is not None,
+    )
+    classes = log_q.shape[-1]
+    rows = ops.reshape(log_q, (-1, classes))
+    if information.are_distributions(labels, outputs):
+        labels = ops.reshape(ops.cast(labels, rows.dtype), (-1, classes))
+    else:
+        labels = ops.reshape(_class_numbers(labels), (-1,))
+    return labels, rows, _weights(sample_weight, getattr(y_pred, "_keras_mask", None), rows)
+
+
+def check_alpha(alpha):
+    """α as a float; a ValueError unless it is a finite number greater than 1."""
+    if not (isinstance(alpha, numbers.Real) and 1 < alpha < float("inf")):
+        raise ValueError(
+            f"`alpha` must be a finite number greater than 1. Received: alpha={alpha!r}"
+        )
+    return float(alpha)
+
+
+def _class_numbers(labels):
+    """Integers wide enough for what came; what is no whole number becomes −1, so NaN later."""
+    dtype = keras.backend.standardize_dtype(labels.dtype)
+    if keras.backend.is_float_dtype(dtype):
+        return ops.cast(ops.where(labels == ops.floor(labels), labels, -1), "int32")
+    return ops.cast(labels, "int64" if dtype in ("int64", "uint64", "uint32") else "int32")
+
+
+def _computation_dtype(outputs, dtype):
+    wanted = dtype or keras.backend.standardize_dtype(outputs.dtype)
+    return "float64" if wanted == "float64" else "float32"
+
+
+def _weights(sample_weight, mask, log_q):
+    weights = ops.ones_like(log_q[..., 0])
+    n = log_q.shape[0]
+    for given in (sample_weight, mask):
+        if given is not None:
+            given = ops.cast(ops.convert_to_tensor(given), log_q.dtype)
+            if None not in (*given.shape, n) and math.prod(given.shape) not in (1, n):
+                raise ValueError(
+                    f"`sample_weight` must hold one weight for each of the {n} examples. "
+                    f"Received: sample_weight.shape={tuple(given.shape)}"
+                )
+            weights = weights * ops.reshape(given, (-1,))
+    return ops.stop_gradient(weights)
+
+
+def _check_shapes(true, predicted):
+    if len(predicted) < 2 or predicted[-1] is None or predicted[-1] < 2:
+        raise ValueError(
+            "`y_pred` must have shape (n, classes) with at least 2 classes. "
+            f"Received: y_pred.shape={predicted}"
+        )
+    class_numbers = len(true) == len(predicted) - 1
+    column_or_distributions = len(true) == len(predicted) and true[-1] in (1, predicted[-1])
+    examples = zip(true, predicted[:-1], strict=False)
+    same_examples = all(t == p or None in (t, p) for t, p in examples)
+    if not ((class_numbers or column_or_distributions) and same_examples):
+        raise ValueError(
+            "`y_true` must be class numbers of shape (n,) or (n, 1), or distributions of "
+            f"shape (n, classes). Received: y_true.shape={true}, y_pred.shape={predicted}"
+        )
