@@ -65,6 +65,15 @@ def replica_count():
     return 1 if context is None else context.num_replicas_in_sync
 
 
+def replicas_in_scope():
+    """How many replicas a model built here will have: those of the `tf.distribute` scope."""
+    if "tensorflow" not in sys.modules:
+        return 1
+    import tensorflow as tf
+
+    return tf.distribute.get_strategy().num_replicas_in_sync
+
+
 def gather_rows(row):
     """One row a replica, from every replica: `(k,)` → `(replicas, k)`.
 

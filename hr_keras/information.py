@@ -137,7 +137,8 @@ def log_mean_exp_statistics(exponents, weights):
         exponent a of positive weight, held constant (0 where all weights are 0).
     """
     counts = weights > 0
-    largest = ops.max(ops.where(counts, exponents, -math.inf), axis=-1, keepdims=True)
+    exponents = ops.where(counts, exponents, -math.inf)
+    largest = ops.max(exponents, axis=-1, keepdims=True, initial=-math.inf)  # none: −∞
     largest = ops.stop_gradient(ops.where(ops.isinf(largest), 0.0, largest))
     shifted = ops.where(counts, exponents - largest, 0.0)
     return (

@@ -1,5 +1,7 @@
 """Classifiers of the paper, and `logits_model`: any Keras classifier as one that ends in logits."""
 
+import functools
+import warnings
 import weakref
 from typing import NamedTuple
 
@@ -7,7 +9,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from hr_keras import information
+from hr_keras import distribution, information
 
 _OUTPUTS = weakref.WeakKeyDictionary()
 _TRACED = weakref.WeakKeyDictionary()
@@ -74,6 +76,7 @@ def resnet(
     classifier_activation="softmax",
     mean_image=None,
     seed=None,
+    synchronized=None,
 ):
     """CIFAR ResNet v1 with 6n + 2 layers: three stages of n blocks, 16, 32 and 64 filters.
 
@@ -89,6 +92,9 @@ def resnet(
         mean_image: array that broadcasts to `input_shape`, subtracted from every image
             inside the model, so that attacks and users see the same scale.
         seed: integer; the same seed gives the same initial weights. `None`: Keras' own.
+        synchronized: whether batch normalisation runs over the batches of all replicas
+            (TensorFlow only). `None`: where the model is built in the scope of a strategy of
+            several replicas. Without it every replica keeps moving statistics of its own.
 
     Returns:
         A functional `keras.Model` on float images, `(n, *input_shape)` → `(n, num_classes)`.
@@ -105,13 +111,17 @@ def resnet(
     if not (isinstance(n, int) and n >= 1):
         raise ValueError(f"`n` must be a positive integer (blocks a stage). Received: n={n!r}")
     _check_num_classes(num_classes)
+    if synchronized is None:
+        synchronized = distribution.replicas_in_scope() > 1
     seeds = _seeds(seed)
+    convolution = functools.partial(_convolution, seeds=seeds, synchronized=synchronized)
     inputs = keras.Input(input_shape, name="images")
-    x = _convolution(_subtract_mean(inputs, mean_image), 16, seeds, "stem")
+    x = convolution(_subtract_mean(inputs, mean_image), 16, name="stem")
     for stage, filters in enumerate((16, 32, 64)):
         for block in range(n):
             strides = 2 if stage > 0 and block == 0 else 1
-            x = _residual_block(x, filters, strides, seeds, f"stage{stage + 1}_block{block + 1}")
+            name = f"stage{stage + 1}_block{block + 1}"
+            x = _residual_block(x, filters, strides, seeds, convolution, name)
     x = layers.GlobalAveragePooling2D(name="average")(x)
     outputs = layers.Dense(
         num_classes,
@@ -128,19 +138,22 @@ def resnet8(
     classifier_activation="softmax",
     mean_image=None,
     seed=None,
+    synchronized=None,
 ):
     """The paper's ResNet-8 for CIFAR-10 and SVHN: `resnet(n=1, …)`, same arguments.
 
     Example:
         >>> model = resnet8(mean_image=x_train.mean(axis=0))
     """
-    return resnet(1, input_shape, num_classes, classifier_activation, mean_image, seed)
+    return resnet(
+        1, input_shape, num_classes, classifier_activation, mean_image, seed, synchronized
+    )
 
 
-def _convolution(x, filters, seeds, name, size=3, strides=1, relu=True):
+def _convolution(x, filters, seeds, synchronized, name, strides=1, relu=True):
     x = layers.Conv2D(
         filters,
-        size,
+        3,
         strides=strides,
         padding="same",
         use_bias=False,
@@ -148,13 +161,13 @@ def _convolution(x, filters, seeds, name, size=3, strides=1, relu=True):
         kernel_regularizer=keras.regularizers.L2(1e-4),
         name=f"{name}_conv",
     )(x)
-    x = layers.BatchNormalization(name=f"{name}_bn")(x)
+    x = layers.BatchNormalization(synchronized=synchronized, name=f"{name}_bn")(x)
     return layers.ReLU(name=f"{name}_relu")(x) if relu else x
 
 
-def _residual_block(x, filters, strides, seeds, name):
-    y = _convolution(x, filters, seeds, f"{name}_1", strides=strides)
-    y = _convolution(y, filters, seeds, f"{name}_2", relu=False)
+def _residual_block(x, filters, strides, seeds, convolution, name):
+    y = convolution(x, filters, name=f"{name}_1", strides=strides)
+    y = convolution(y, filters, name=f"{name}_2", relu=False)
     if x.shape[-1] != filters or strides != 1:
         x = layers.Conv2D(
             filters,
@@ -235,6 +248,7 @@ def classifier_output(model, images=None):
     if _OUTPUTS.get(model, (None, None))[0] != structure(model):
         if images is not None and not model.built:
             model(images[:1], training=False)
+        _warn_of_unsynchronized(model)
         _OUTPUTS[model] = (structure(model), _find_output(model))
     return _OUTPUTS[model][1]
 
@@ -276,6 +290,32 @@ def _find_output(model):
     sums_to_one = np.allclose(outputs.sum(axis=-1), 1.0, atol=1e-2)
     kind = "probabilities" if sums_to_one and (outputs >= 0).all() else "logits"
     return ClassifierOutput(kind, classes, dtype)
+
+
+def _warn_of_unsynchronized(model):
+    strategy = getattr(model, "distribute_strategy", None)
+    if strategy is None or strategy.num_replicas_in_sync < 2:
+        return
+    names = [
+        layer.name
+        for layer in _all_layers(model)
+        if isinstance(layer, layers.BatchNormalization) and not layer.synchronized
+    ]
+    if names:
+        warnings.warn(
+            f"Batch normalisation is not synchronised in {', '.join(names)}: each of the "
+            f"{strategy.num_replicas_in_sync} replicas keeps moving statistics of its own, so "
+            "`predict` and an attack, which reads the first replica, see different models. "
+            "Build these layers with synchronized=True.",
+            stacklevel=2,
+        )
+
+
+def _all_layers(model):
+    for layer in model.layers:
+        yield layer
+        if isinstance(layer, keras.Model):
+            yield from _all_layers(layer)
 
 
 def _input_spec(model):
