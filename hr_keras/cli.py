@@ -65,10 +65,8 @@ def table(
     from rich.markdown import Markdown
 
     _import_tensorflow_quietly()
-    from hr_keras import plots, report
     from hr_keras.experiments import protocol as protocols
     from hr_keras.experiments import table as experiment
-    from hr_keras.files import write_atomically
 
     console = Console()
     protocol = protocols.from_preset(
@@ -86,15 +84,25 @@ def table(
     experiment.open_folder(folder, protocol)  # what is wrong is said before the progress bar
     with _progress(console, protocol) as on_epoch:
         results = experiment.run(protocol, folder, data_dir, on_epoch)
-    cells = experiment.cells(results)
+    text = _write_table(protocol, results, folder)
+    console.print(Markdown(text))
+    console.print(f"\nTables, figure, models and results: {folder}", markup=False)
+
+
+def _write_table(protocol, results, folder):
+    """Tables and figure of a run folder; returns the table as Markdown."""
+    from hr_keras import plots, report
+    from hr_keras.experiments.table import cells as table_cells
+    from hr_keras.files import write_atomically
+
+    cells = table_cells(results)
     text = report.table_markdown(protocol, cells)
     write_atomically(folder / "table.md", text)
     write_atomically(folder / "table.csv", report.table_csv(cells))
     write_atomically(folder / "table.json", report.table_json(protocol, cells))
     title = f"FGSM with CE on the validation split: {pathlib.PurePath(protocol.dataset).stem}"
     write_atomically(folder / "figure.png", plots.accuracy_against_epoch(results, title))
-    console.print(Markdown(text))
-    console.print(f"\nTables, figure, models and results: {folder}", markup=False)
+    return text
 
 
 def main():

@@ -39,13 +39,15 @@ def test_keras_knows_our_classes_whichever_is_imported_first(imports):
 
 
 def test_the_public_names_of_the_readme():
-    python(
+    code = (
         "from hr_keras import HRLoss\n"
         "from hr_keras.models import mnist_cnn, resnet8, logits_model\n"
         "from hr_keras.attacks import FGSM\n"
         "from hr_keras.callbacks import FGSMCallback\n"
-        "from hr_keras import datasets, evaluation\n"
+        "from hr_keras import datasets, evaluation, metrics, bounds\n"
+        "print(HRLoss, FGSMCallback)"
     )
+    assert "hr_keras.losses.HRLoss" in python(code)
 
 
 def test_the_command_line_answers_without_tensorflow():
