@@ -24,7 +24,7 @@ def _register():
     """Make our classes known to Keras: saved models then load without `custom_objects`."""
     importlib.import_module("hr_keras.losses")
     importlib.import_module("hr_keras.metrics")
-    importlib.import_module("hr_keras.models")
+    importlib.import_module("hr_keras.logits")
 
 
 class _RegisterAfterKeras(importlib.abc.MetaPathFinder):

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hr_keras import models
 from hr_keras.attacks import objectives as objectives_module
 from hr_keras.attacks.attack import (
     check_batch_size,
@@ -17,6 +16,7 @@ from hr_keras.attacks.attack import (
 )
 from hr_keras.attacks.fgsm import gradients
 from hr_keras.attacks.perturbation import linf_direction, perturb
+from hr_keras.logits import logits_of
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ def _build_sweep(model, objectives, through, bounds):
         def attacked(cell):
             epsilon = tf.cast(epsilons[cell // len(objectives)], images.dtype)
             adversarial = perturb(images, steps[cell % len(objectives)], epsilon, bounds)
-            return tf.cast(correct(models.logits_of(model(), adversarial), labels), tf.int32)
+            return tf.cast(correct(logits_of(model(), adversarial), labels), tf.int32)
 
         cells = tf.range(tf.size(epsilons) * len(objectives))
         # One after the other: in parallel the cells would multiply the memory of a batch.

@@ -6,62 +6,12 @@ is lost when a probability is close to 0 or 1.
 """
 
 import math
-import sys
 
 import keras
 from keras import ops
 
 # Stands for log 0 where the true value, minus infinity, would turn 0·log 0 into NaN.
 _LOWEST = -1e30
-
-_SHAPE_ONLY_OPS = ("Identity", "Reshape", "Squeeze", "Cast")
-
-
-def known_logits(outputs):
-    """The logits behind softmax outputs, where Keras or the TensorFlow graph still knows them.
-
-    In a TensorFlow graph the `Softmax` operation names its input; casts, reshapes and
-    identities between it and `outputs` are looked through. Outside a graph Keras marks
-    the output of its softmax with the logits. Take the logits *before* casting or
-    computing with `outputs`.
-
-    Args:
-        outputs: `(..., classes)`, what a model returned.
-
-    Returns:
-        `(..., classes)` logits of the same shape, or `None` where they are not known.
-    """
-    if _is_symbolic(outputs):
-        return _logits_in_graph(outputs)
-    logits = getattr(outputs, "_keras_logits", None)
-    # Keras marks the output of a sigmoid in the same way.
-    if logits is None or not bool(ops.all(ops.abs(ops.softmax(logits) - outputs) < 1e-2)):
-        return None
-    return logits
-
-
-def _is_symbolic(tensor):
-    if "tensorflow" not in sys.modules:
-        return False
-    import tensorflow as tf
-
-    return tf.is_symbolic_tensor(tensor)
-
-
-def _logits_in_graph(outputs):
-    import tensorflow as tf
-
-    operation = outputs.op
-    if operation.type == "Softmax":
-        return operation.inputs[0]
-    if operation.type not in _SHAPE_ONLY_OPS:
-        return None
-    logits = _logits_in_graph(operation.inputs[0])
-    if logits is None or operation.type in ("Identity", "Cast"):
-        return logits
-    if outputs.shape[-1] != logits.shape[-1]:  # no longer one softmax per row
-        return None
-    return tf.reshape(logits, tf.shape(outputs))
 
 
 def log_probabilities(outputs, from_logits=False):

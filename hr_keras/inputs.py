@@ -8,6 +8,7 @@ import keras
 from keras import ops
 
 from hr_keras import information
+from hr_keras.logits import known_logits
 
 
 def prepare(y_true, y_pred, sample_weight=None, from_logits=False, dtype=None):
@@ -30,7 +31,7 @@ def prepare(y_true, y_pred, sample_weight=None, from_logits=False, dtype=None):
     Raises:
         ValueError: if the shapes do not fit.
     """
-    logits = information.known_logits(y_pred)  # before any cast, which loses them
+    logits = known_logits(y_pred)  # before any cast, which loses them
     if logits is not None and from_logits:
         warnings.warn(
             "from_logits=True was given the output of a softmax. Its logits are known and "

@@ -1,11 +1,9 @@
 import itertools
 import math
 
-import keras
 import numpy as np
 import pytest
 import reference
-import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
 from keras import ops
@@ -135,50 +133,3 @@ def test_a_class_number_out_of_range_is_nan_and_never_another_class():
     values = ops.convert_to_numpy(information.cross_entropy(np.array([-1, 1, 2]), q))
     assert np.isnan(values[[0, 2]]).all()
     assert values[1] == pytest.approx(math.log(2))
-
-
-class TestKnownLogits:
-    logits = np.array([[30.0, -30.0], [0.5, 0.0]], "float32")
-
-    @pytest.mark.parametrize(
-        "after",
-        [
-            lambda q: q,
-            tf.identity,
-            lambda q: tf.cast(q, "float16"),
-            lambda q: tf.reshape(q, (2, 1, 2)),
-            lambda q: tf.squeeze(tf.reshape(q, (2, 1, 1, 2)), (1, 2)),
-        ],
-        ids=["softmax", "identity", "cast", "reshape", "squeeze"],
-    )
-    def test_found_in_a_graph_behind_what_changes_no_value(self, after):
-        found = []
-
-        @tf.function
-        def graph(z):
-            found.append(information.known_logits(after(tf.nn.softmax(z))))
-            return found[0]
-
-        recovered = graph(tf.constant(self.logits))
-        np.testing.assert_array_equal(tf.reshape(recovered, (2, 2)), self.logits)
-
-    @pytest.mark.parametrize(
-        "after",
-        [lambda q: q + 0.0, lambda q: tf.reshape(q, (1, 4)), lambda q: q[:, ::-1]],
-        ids=["arithmetic", "another row", "reversed"],
-    )
-    def test_not_claimed_behind_anything_else(self, after):
-        found = []
-
-        @tf.function
-        def graph(z):
-            found.append(information.known_logits(after(tf.nn.softmax(z))))
-            return z
-
-        graph(tf.constant(self.logits))
-        assert found == [None]
-
-    def test_found_eagerly_on_keras_own_softmax(self):
-        outputs = keras.activations.softmax(tf.constant(self.logits))
-        np.testing.assert_array_equal(information.known_logits(outputs), self.logits)
-        assert information.known_logits(tf.nn.softmax(self.logits)) is None

@@ -8,8 +8,8 @@ import weakref
 import keras
 import numpy as np
 
-from hr_keras import models
 from hr_keras.attacks import objectives
+from hr_keras.logits import classifier_output, structure
 
 _COMPILED = weakref.WeakKeyDictionary()
 
@@ -72,7 +72,7 @@ def prepare(model, images, labels, bounds):
     """
     images, labels = np.asarray(images), np.asarray(labels)
     check_images(images, bounds)
-    output = models.classifier_output(model, images)
+    output = classifier_output(model, images)
     if not keras.backend.is_float_dtype(output.input_dtype):
         raise ValueError(
             "A gradient attack needs a model of floating-point images. "
@@ -179,7 +179,7 @@ def compiled(model, key, build, jit_compile=False):
     """
     import tensorflow as tf
 
-    key = (key, jit_compile, models.structure(model))
+    key = (key, jit_compile, structure(model))
     functions = _COMPILED.setdefault(model, {})
     if key not in functions:
         functions[key] = tf.function(build(weakref.ref(model)), jit_compile=jit_compile)

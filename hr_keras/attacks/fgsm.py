@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from hr_keras import models
 from hr_keras.attacks.attack import Attack, check_epsilons, compiled, in_batches, like, prepare
 from hr_keras.attacks.perturbation import linf_direction, perturb
+from hr_keras.logits import logits_of
 
 
 class FGSM(Attack):
@@ -107,7 +107,7 @@ def gradients(model, images, labels, objectives, through, targeted=False):
 
     with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
         tape.watch(images)
-        logits = models.logits_of(model, images)
+        logits = logits_of(model, images)
         values = [objective.through(through, labels, logits) for objective in objectives]
         values = [-value for value in values] if targeted else values
     return logits, [tape.gradient(value, images, unconnected_gradients="zero") for value in values]

@@ -1,0 +1,276 @@
+"""Logits of any Keras classifier: found behind a softmax, and `logits_model`."""
+
+import sys
+import warnings
+import weakref
+from typing import NamedTuple
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+_OUTPUTS = weakref.WeakKeyDictionary()
+_TRACED = weakref.WeakKeyDictionary()
+
+_SHAPE_ONLY_OPS = ("Identity", "Reshape", "Squeeze", "Cast")
+
+
+def known_logits(outputs):
+    """The logits behind softmax outputs, where Keras or the TensorFlow graph still knows them.
+
+    In a TensorFlow graph the `Softmax` operation names its input; casts, reshapes and
+    identities between it and `outputs` are looked through. Outside a graph Keras marks
+    the output of its softmax with the logits. Take the logits *before* casting or
+    computing with `outputs`.
+
+    Args:
+        outputs: `(..., classes)`, what a model returned.
+
+    Returns:
+        `(..., classes)` logits of the same shape, or `None` where they are not known.
+    """
+    if _is_symbolic(outputs):
+        return _logits_in_graph(outputs)
+    logits = getattr(outputs, "_keras_logits", None)
+    # Keras marks the output of a sigmoid in the same way.
+    if logits is None or not bool(ops.all(ops.abs(ops.softmax(logits) - outputs) < 1e-2)):
+        return None
+    return logits
+
+
+def _is_symbolic(tensor):
+    if "tensorflow" not in sys.modules:
+        return False
+    import tensorflow as tf
+
+    return tf.is_symbolic_tensor(tensor)
+
+
+def _logits_in_graph(outputs):
+    import tensorflow as tf
+
+    operation = outputs.op
+    if operation.type == "Softmax":
+        return operation.inputs[0]
+    if operation.type not in _SHAPE_ONLY_OPS:
+        return None
+    logits = _logits_in_graph(operation.inputs[0])
+    if logits is None or operation.type in ("Identity", "Cast"):
+        return logits
+    if outputs.shape[-1] != logits.shape[-1]:  # no longer one softmax per row
+        return None
+    return tf.reshape(logits, tf.shape(outputs))
+
+
+class ClassifierOutput(NamedTuple):
+    """What a classifier returns.
+
+    Attributes:
+        kind: `"softmax"`: a softmax whose logits can be had; `"probabilities"`: rows that
+            are not negative and sum to 1 (seen on a probe batch), with no softmax in
+            sight; `"logits"`: anything else.
+        num_classes: size of the last axis.
+        input_dtype: what the model takes its images as.
+    """
+
+    kind: str
+    num_classes: int
+    input_dtype: str
+
+
+def classifier_output(model, images=None):
+    """What a classifier returns, found by tracing it once.
+
+    Args:
+        model: a Keras classifier, `(n, ...)` → `(n, classes)`.
+        images: a few inputs; needed only for a subclassed model that was never called.
+
+    Returns:
+        A `ClassifierOutput`.
+
+    Raises:
+        ValueError: if the output is not one tensor `(n, classes)` with classes ≥ 2.
+    """
+    if not isinstance(model, keras.Model):
+        raise ValueError(f"`model` must be a keras.Model. Received: {type(model).__name__}")
+    if _OUTPUTS.get(model, (None, None))[0] != structure(model):
+        if images is not None and not model.built:
+            model(images[:1], training=False)
+        _warn_of_unsynchronized(model)
+        _OUTPUTS[model] = (structure(model), _find_output(model))
+    return _OUTPUTS[model][1]
+
+
+def structure(model):
+    """Changes with the layers and their activations: code compiled before is then stale."""
+    parts = []
+    for layer in model.layers:
+        nested = structure(layer) if isinstance(layer, keras.Model) else ()
+        parts.append((id(layer), id(getattr(layer, "activation", None)), nested))
+    return tuple(parts)
+
+
+def _find_output(model):
+    import tensorflow as tf
+
+    seen = []
+
+    def look(inputs):
+        outputs = model(inputs, training=False)
+        seen.append((outputs, known_logits(outputs)))
+        return outputs
+
+    shape, dtype = _input_spec(model)
+    traced = tf.function(look)
+    traced.get_concrete_function(tf.TensorSpec((None, *shape), dtype))
+    outputs, logits = seen[-1]
+    output_shape = getattr(outputs, "shape", None)
+    if output_shape is None or len(output_shape) != 2 or not (output_shape[-1] or 0) >= 2:
+        raise ValueError(
+            "A classifier must return one tensor of shape (n, classes) with at least 2 classes. "
+            f"Received: model {model.name!r} returning {output_shape or type(outputs).__name__}"
+        )
+    classes = int(output_shape[-1])
+    if logits is not None:
+        return ClassifierOutput("softmax", classes, dtype)
+    probe = np.random.default_rng(0).random((8, *(size or 32 for size in shape)))
+    outputs = np.asarray(ops.cast(traced(tf.cast(probe, dtype)), "float32"))
+    sums_to_one = np.allclose(outputs.sum(axis=-1), 1.0, atol=1e-2)
+    kind = "probabilities" if sums_to_one and (outputs >= 0).all() else "logits"
+    return ClassifierOutput(kind, classes, dtype)
+
+
+def _warn_of_unsynchronized(model):
+    strategy = getattr(model, "distribute_strategy", None)
+    if strategy is None or strategy.num_replicas_in_sync < 2:
+        return
+    names = [
+        layer.name
+        for layer in _all_layers(model)
+        if isinstance(layer, layers.BatchNormalization) and not layer.synchronized
+    ]
+    if names:
+        warnings.warn(
+            f"Batch normalisation is not synchronised in {', '.join(names)}: each of the "
+            f"{strategy.num_replicas_in_sync} replicas keeps moving statistics of its own, so "
+            "`predict` and an attack, which reads the first replica, see different models. "
+            "Build these layers with synchronized=True.",
+            stacklevel=2,
+        )
+
+
+def _all_layers(model):
+    for layer in model.layers:
+        yield layer
+        if isinstance(layer, keras.Model):
+            yield from _all_layers(layer)
+
+
+def _input_spec(model):
+    """Shape without the batch axis, and dtype, of the one input of `model`."""
+    inputs = getattr(model, "inputs", None)
+    if inputs:
+        if len(inputs) != 1:
+            raise ValueError(
+                f"A classifier must take one input. Received: model {model.name!r} "
+                f"with {len(inputs)} inputs"
+            )
+        return tuple(inputs[0].shape[1:]), inputs[0].dtype
+    shape = (model.get_build_config() or {}).get("input_shape")
+    if shape is None:
+        raise ValueError(
+            f"The input shape of model {model.name!r} is not known: call it once on a batch "
+            "of images first."
+        )
+    return tuple(shape[1:]), model.input_dtype
+
+
+def logits_of(model, images):
+    """The model's logits, float32 or better, inside a TensorFlow graph.
+
+    Looks behind a final softmax; where a model returns probabilities that no softmax
+    made, these are their logarithms, floored at the smallest normal float32.
+    `classifier_output(model)` must have been asked before, outside the graph.
+
+    Args:
+        model: a Keras classifier.
+        images: `(n, ...)` symbolic tensor.
+
+    Returns:
+        `(n, classes)`.
+    """
+    kind = _OUTPUTS[model][1].kind
+    outputs = model(images, training=False)
+    if kind == "softmax":
+        outputs = known_logits(outputs)
+    if keras.backend.standardize_dtype(outputs.dtype) != "float64":
+        outputs = ops.cast(outputs, "float32")
+    if kind == "probabilities":
+        outputs = ops.log(ops.maximum(outputs, float(np.finfo("float32").tiny)))
+    return outputs
+
+
+@keras.saving.register_keras_serializable(package="hr_keras")
+class LogitsModel(keras.Model):
+    """See `logits_model`, which makes it."""
+
+    def __init__(self, model, name=None, **kwargs):
+        super().__init__(name=name or f"{model.name}_logits", **kwargs)
+        self.model = model
+        classifier_output(model)
+
+    def build(self, input_shape):
+        self.built = True
+
+    def call(self, inputs, training=None):
+        import tensorflow as tf
+
+        if training:
+            raise ValueError("A logits model is for inference: train the model it was made of.")
+        classifier_output(self.model)
+        if not tf.executing_eagerly():
+            return logits_of(self.model, inputs)
+        # The graph knows the logits behind any softmax, eager TensorFlow only Keras' own.
+        # Kept outside the model: as an attribute it would be exported with it.
+        layers_now = structure(self.model)
+        if _TRACED.get(self, (None, None))[0] != layers_now:
+            model = weakref.ref(self.model)
+            _TRACED[self] = layers_now, tf.function(lambda images: logits_of(model(), images))
+        return _TRACED[self][1](inputs)
+
+    def get_config(self):
+        model = keras.saving.serialize_keras_object(self.model)
+        return {**super().get_config(), "model": model}
+
+    @classmethod
+    def from_config(cls, config):
+        config = {**config, "model": keras.saving.deserialize_keras_object(config["model"])}
+        return cls(**config)
+
+
+def logits_model(model):
+    """Any Keras classifier as a model that ends in logits and shares its weights.
+
+    Strips the final softmax of Sequential, Functional, nested and subclassed models: the
+    activation of a last layer, an `Activation` or `Softmax` layer, `keras.ops.softmax` or
+    `tf.nn.softmax`, also behind a flatten, reshape or cast. A model that returns logits is
+    returned as it is. A model that returns probabilities made in any other way becomes one
+    that returns their logarithms, for which softmax gives the same probabilities; a
+    gradient through them vanishes where the probabilities round to 0 or 1, and
+    `classifier_output(model).kind` is then `"probabilities"`.
+
+    Args:
+        model: a Keras classifier, `(n, ...)` → `(n, classes)`. A subclassed model must
+            have been called once.
+
+    Returns:
+        A `keras.Model` for inference, `(n, ...)` → `(n, classes)`, float32 or better.
+        Training `model` trains it too.
+
+    Raises:
+        ValueError: if the output is not one tensor `(n, classes)` with classes ≥ 2.
+
+    Example:
+        >>> logits = logits_model(model)(images)
+    """
+    return model if classifier_output(model).kind == "logits" else LogitsModel(model)
