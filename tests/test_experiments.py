@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import math
+import pathlib
 import signal
 import subprocess
 import sys
@@ -14,6 +15,8 @@ from hr_keras import datasets, evaluation, plots, report
 from hr_keras.experiments import realization, table
 from hr_keras.experiments.protocol import PRESETS, Protocol, from_preset
 from hr_keras.files import write_atomically
+
+ROOT = pathlib.Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="module")
@@ -232,6 +235,25 @@ def test_reports_say_what_the_cells_say(tiny, run):
     single = report.table_markdown(tiny, table.cells(run[1][:2]))
     assert "±" not in single
     assert "no standard error" in single
+
+
+@pytest.mark.parametrize("folder", sorted(path.parent for path in ROOT.glob("results/*/table.md")))
+def test_committed_results_give_their_tables_again_and_the_readme_shows_them(folder):
+    protocol = Protocol.from_json((folder / "protocol.json").read_text())
+    results = [
+        json.loads((folder / f"realization-{index}-{loss}.json").read_text())
+        for index in range(protocol.realizations)
+        for loss in ("ce", "hr")
+    ]
+    cells = table.cells(results)
+    text = report.table_markdown(protocol, cells)
+    assert text == (folder / "table.md").read_text()
+    assert report.table_csv(cells) == (folder / "table.csv").read_bytes().decode()
+    assert report.table_json(protocol, cells) == (folder / "table.json").read_text()
+    readme = (ROOT / "README.md").read_text()
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert "\n".join(rows[:5]) in readme
+    assert "\n".join(rows[5:]) in readme
 
 
 def test_text_from_outside_cannot_format_a_report():
