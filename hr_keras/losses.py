@@ -47,6 +47,10 @@ class HRLoss(keras.losses.Loss):
     Returns:
         A scalar.
 
+    Raises:
+        ValueError: for arguments that are not as described; in a call, where the replicas of
+            a strategy do not share a global batch: see `distribution.refuse_unsupported`.
+
     Source: "A novel loss to train DNNs", eq. (3).
 
     Example:
@@ -76,6 +80,7 @@ class HRLoss(keras.losses.Loss):
         self._follows_predictions = dtype is None
 
     def __call__(self, y_true, y_pred, sample_weight=None):
+        distribution.refuse_unsupported()
         mask = getattr(y_pred, "_keras_mask", None)
         with keras.name_scope(self.name):
             labels, log_q = self._labels_and_log_probabilities(y_true, y_pred)
