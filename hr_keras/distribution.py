@@ -169,17 +169,12 @@ def refuse_unsupported():
         return
     import tensorflow as tf
 
-    asynchronous = (
-        tf.distribute.ParameterServerStrategy,
-        tf.compat.v1.distribute.experimental.ParameterServerStrategy,
-    )
-    strategy = tf.distribute.get_strategy()
-    if isinstance(strategy, asynchronous):
+    if isinstance(tf.distribute.get_strategy(), tf.distribute.ParameterServerStrategy):
         raise ValueError(
             "The strategy must train its replicas in step: under parameter servers each worker "
             "takes steps of its own, so that there is no global batch for the loss to be of. Use "
             "MirroredStrategy or MultiWorkerMirroredStrategy (`get_strategy`). "
-            f"Received: {type(strategy).__name__}"
+            "Received: ParameterServerStrategy"
         )
 
 
