@@ -119,6 +119,12 @@ def main():
     except ValueError as error:
         print(f"hr-keras: {error}", file=sys.stderr)
         sys.exit(2)
+    except Exception as error:
+        if type(error).__name__ != "UnavailableError":  # TensorFlow's, which may not be imported
+            raise
+        message = "another worker ended. What is done is kept; the same commands go on from there."
+        print(f"hr-keras: {message}", file=sys.stderr)
+        sys.exit(1)
 
 
 def _import_tensorflow_quietly():

@@ -4,6 +4,8 @@ Keras 3's own `fit` stops under `MultiWorkerMirroredStrategy` with "Attempt to c
 (PerReplica…" or "Invalid reduction dimension 0", whatever the loss.
 """
 
+import contextlib
+
 import keras
 
 from hr_keras import distribution
@@ -91,16 +93,43 @@ def fit(
     logs = None
     model.stop_training = False
     callbacks.on_train_begin()
-    for epoch in range(initial_epoch, epochs):
-        callbacks.on_epoch_begin(epoch)
-        logs = _train_epoch(model, step, batches, steps, callbacks)
-        logs.update(validate(callbacks))
-        callbacks.on_epoch_end(epoch, logs)
-        if distribution.any_worker(model.stop_training, strategy):
-            break
+    with _overflow_is_everyones(model.optimizer):
+        for epoch in range(initial_epoch, epochs):
+            callbacks.on_epoch_begin(epoch)
+            logs = _train_epoch(model, step, batches, steps, callbacks)
+            logs.update(validate(callbacks))
+            callbacks.on_epoch_end(epoch, logs)
+            if distribution.any_worker(model.stop_training, strategy):
+                break
     model.optimizer.finalize_variable_values(model.trainable_weights)
     callbacks.on_train_end(logs)
     return model.history
+
+
+@contextlib.contextmanager
+def _overflow_is_everyones(optimizer):
+    """Let all replicas skip a step in which the scaled gradient of one overflowed.
+
+    Keras' LossScaleOptimizer asks one replica of each process, before gradients are added up:
+    the process that skips would leave the others waiting for its gradient for ever.
+    """
+    if not isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        yield
+        return
+    import tensorflow as tf
+
+    of_one_replica = optimizer.check_finite
+
+    def check_finite(gradients):
+        overflowed = 1 - tf.cast(of_one_replica(gradients), tf.int32)
+        context = tf.distribute.get_replica_context()
+        return tf.equal(context.all_reduce(tf.distribute.ReduceOp.SUM, overflowed), 0)
+
+    optimizer.check_finite = check_finite
+    try:
+        yield
+    finally:
+        del optimizer.check_finite
 
 
 def _train_epoch(model, step, batches, steps, callbacks):

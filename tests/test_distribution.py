@@ -198,6 +198,40 @@ def test_the_loop_runs_eagerly_where_the_model_does():
     assert_same_training(ours, by_keras())
 
 
+def trained_in_half_precision(strategy):
+    """The gradient of one row overflows float16; it is the second replica's, if there are two."""
+    images, labels, _ = examples(24)
+    images[9] = 3e4
+    with strategy.scope():
+        model = keras.Sequential(
+            [
+                keras.Input((6,)),
+                keras.layers.Dense(4, dtype="mixed_float16", kernel_initializer="zeros"),
+                keras.layers.Activation("softmax", dtype="float32"),
+            ]
+        )
+        optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1))
+        model.compile(optimizer, loss=HRLoss(alpha=3.0))
+    training_loop.fit(
+        model, tf.data.Dataset.from_tensor_slices((images, labels)).batch(12), epochs=2
+    )
+    values = (*model.weights, optimizer.dynamic_scale, optimizer.iterations)
+    return [keras.ops.convert_to_numpy(value).tolist() for value in values]
+
+
+def assert_same_in_half_precision(ours, expected):
+    *weights, scale, steps = ours
+    assert (scale, steps) == tuple(expected[-2:])
+    for a, b in zip(weights, expected, strict=False):
+        np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-3)
+
+
+def test_all_replicas_skip_the_step_in_which_one_overflows():
+    expected = trained_in_half_precision(distribution.get_strategy("none"))
+    assert expected[-1] < 4  # a step was skipped
+    assert_same_in_half_precision(trained_in_half_precision(mirrored(2)), expected)
+
+
 def test_keras_own_loss_weighs_the_rows_of_smaller_shares_more():
     """As `training_loop.fit` says: 5 rows on 2 replicas weigh 1/4, 1/4, 1/6, 1/6, 1/6."""
     images, labels, _ = examples(5)
@@ -263,6 +297,7 @@ def as_worker(folder):
     name = "chief" if chief else "other"
     found = {"by_loop": by_loop(strategy)}
     found["one_stops"] = by_loop(strategy, stop_after=None if chief else ("epoch", 0))["history"]
+    found["in_half_precision"] = trained_in_half_precision(strategy)
     found["from_chief"] = distribution.from_chief(7 if chief else 5, strategy)
     found["any"] = [distribution.any_worker(flag, strategy) for flag in (chief, False)]
     (pathlib.Path(folder) / f"{name}.json").write_text(json.dumps(found))
@@ -275,10 +310,12 @@ def test_two_workers_train_the_model_that_one_process_trains(tmp_path):
         "-c", f"import test_distribution as t; t.as_worker({str(tmp_path)!r})", folder=tmp_path
     )
     keras_own = by_keras()
+    half = trained_in_half_precision(distribution.get_strategy("none"))
     for name in ("chief", "other"):
         found = json.loads((tmp_path / f"{name}.json").read_text())
         assert_same_training(found["by_loop"], keras_own)
         assert len(found["one_stops"]["loss"]) == 1  # one worker's stop is every worker's
+        assert_same_in_half_precision(found["in_half_precision"], half)
         assert found["from_chief"] == 7
         assert found["any"] == [True, False]
 
