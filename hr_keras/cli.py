@@ -51,7 +51,11 @@ def table(
     learning_rate: Annotated[Optional[float], typer.Option(help="Of plain SGD.")] = None,
     seed: Annotated[Optional[int], typer.Option(help="Seed of the first realization.")] = None,
     strategy: Annotated[
-        Optional[str], typer.Option(help="auto, none or mirrored (tf.distribute).")
+        Optional[str],
+        typer.Option(
+            help="auto, none, mirrored or multiworker (tf.distribute). multiworker: the same "
+            "command in every process, each with its TF_CONFIG; the output folder is shared."
+        ),
     ] = None,
     output: Annotated[
         Optional[pathlib.Path], typer.Option(help="Run folder; runs/… by default.")
@@ -65,10 +69,10 @@ def table(
     from rich.markdown import Markdown
 
     _import_tensorflow_quietly()
+    from hr_keras import distribution
     from hr_keras.experiments import protocol as protocols
     from hr_keras.experiments import table as experiment
 
-    console = Console()
     protocol = protocols.from_preset(
         preset,
         dataset=data,
@@ -81,21 +85,26 @@ def table(
         strategy=strategy,
     )
     folder = output or pathlib.Path("runs") / protocol.name
-    experiment.open_folder(folder, protocol)  # what is wrong is said before the progress bar
+    workers = distribution.get_strategy(protocol.strategy)
+    chief = distribution.is_chief(workers)
+    console = Console(quiet=not chief)
+    if chief:  # what is wrong is said before the progress bar
+        experiment.open_folder(folder, protocol)
     with _progress(console, protocol) as on_epoch:
         results = experiment.run(protocol, folder, data_dir, on_epoch)
-    text = _write_table(protocol, results, folder)
-    console.print(Markdown(text))
-    console.print(f"\nTables, figure, models and results: {folder}", markup=False)
+    if chief:
+        console.print(Markdown(_write_table(folder, protocol, results)))
+        console.print(f"\nTables, figure, models and results: {folder}", markup=False)
+    distribution.from_chief(0, workers)  # a worker that left earlier would take the chief along
 
 
-def _write_table(protocol, results, folder):
-    """Tables and figure of a run folder; returns the table as Markdown."""
+def _write_table(folder, protocol, results):
+    """Write the table in every format, and the figure; returns the table as Markdown."""
     from hr_keras import plots, report
-    from hr_keras.experiments.table import cells as table_cells
+    from hr_keras.experiments import table as experiment
     from hr_keras.files import write_atomically
 
-    cells = table_cells(results)
+    cells = experiment.cells(results)
     text = report.table_markdown(protocol, cells)
     write_atomically(folder / "table.md", text)
     write_atomically(folder / "table.csv", report.table_csv(cells))
@@ -112,6 +121,12 @@ def main():
     except (ValueError, OSError) as error:
         print(f"hr-keras: {error}", file=sys.stderr)
         sys.exit(2)
+    except Exception as error:
+        if type(error).__name__ != "UnavailableError":  # TensorFlow's, which may not be imported
+            raise
+        message = "another worker ended. What is done is kept; the same commands go on from there."
+        print(f"hr-keras: {message}", file=sys.stderr)
+        sys.exit(1)
 
 
 def _import_tensorflow_quietly():

@@ -44,6 +44,10 @@ class HRLoss(keras.losses.Loss):
     Returns:
         A scalar.
 
+    Raises:
+        ValueError: for arguments that are not as described; in a call, where the replicas of
+            a strategy do not share a global batch: see `distribution.refuse_unsupported`.
+
     Source: "A novel loss to train DNNs", eq. (3).
 
     Example:
@@ -69,6 +73,7 @@ class HRLoss(keras.losses.Loss):
         self._given_dtype = None if dtype is None else self.dtype
 
     def __call__(self, y_true, y_pred, sample_weight=None):
+        distribution.refuse_unsupported()
         with keras.name_scope(self.name):
             labels, log_q, weights = self._prepare(y_true, y_pred, sample_weight)
             # One row a replica: the expectation runs over the global batch.

@@ -1,3 +1,10 @@
+import dataclasses
+import json
+import os
+import pathlib
+import socket
+import subprocess
+import sys
 import warnings
 
 import keras
@@ -5,8 +12,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from hr_keras import HRLoss, distribution, evaluation
+from hr_keras import HRLoss, datasets, distribution, evaluation, training_loop
+from hr_keras.experiments import table
+from hr_keras.experiments.protocol import from_preset
 from hr_keras.models import resnet8
+
+HERE = pathlib.Path(__file__).parent
 
 
 def mirrored(replicas):
@@ -119,3 +130,376 @@ def test_strategies_by_name():
     assert distribution.get_strategy("mirrored").num_replicas_in_sync == 4
     with pytest.raises(ValueError, match="Did you mean 'mirrored'"):
         distribution.get_strategy("mirored")
+
+
+class Counting(keras.Sequential):
+    """Counts how often its training step is traced."""
+
+    traces = 0
+
+    def train_step(self, data):
+        self.traces += 1
+        return super().train_step(data)
+
+
+def classifier(strategy, loss=None, rate=0.5):
+    generator = np.random.default_rng(1)
+    with strategy.scope():
+        dense = keras.layers.Dense(4, activation="softmax", kernel_regularizer="l2")
+        model = Counting([keras.Input((6,)), dense])
+        model.set_weights([0.5 * generator.normal(size=(6, 4)), np.zeros(4)])
+        model.compile(
+            keras.optimizers.SGD(rate),
+            loss=loss or HRLoss(alpha=3.0),
+            metrics=["accuracy"],
+            weighted_metrics=["accuracy"],
+        )
+    return model
+
+
+def examples(n=53):
+    generator = np.random.default_rng(0)
+    images = generator.normal(size=(n, 6)).astype("float32")
+    return images, generator.integers(4, size=n), generator.integers(0, 3, size=n).astype("float32")
+
+
+class Diary(keras.callbacks.Callback):
+    """Everything that a callback is told; stops the training where it is asked to."""
+
+    def __init__(self, stop_after=None):
+        super().__init__()
+        self.told = []
+        self.stop_after = stop_after
+
+    def _tell(self, event, index, logs=None):
+        self.told.append((event, index, dict(logs or {})))
+        if (event, index) == self.stop_after:
+            self.model.stop_training = True
+
+    def on_train_begin(self, logs=None):
+        self.told.append(("begin", self.params["epochs"], {"steps": self.params["steps"]}))
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._tell("epoch", epoch, logs)
+
+    def on_train_batch_end(self, batch, logs=None):
+        self._tell("batch", batch, logs)
+
+    def on_test_begin(self, logs=None):
+        self._tell("test", 0)
+
+    def on_test_batch_end(self, batch, logs=None):
+        self._tell("test batch", batch, logs)
+
+    def on_test_end(self, logs=None):
+        self._tell("test end", 0, logs)
+
+    def on_train_end(self, logs=None):
+        self._tell("end", 0, logs)
+
+
+def trained(fit, model, n=53, **arguments):
+    """Weights, history and diary of two epochs of 5 steps, the last batch of each uneven."""
+    diary = Diary(arguments.pop("stop_after", None))
+    dataset = tf.data.Dataset.from_tensor_slices(examples(n)).batch(12)
+    history = fit(
+        dataset,
+        epochs=2,
+        validation_data=examples(31),
+        validation_batch_size=8,
+        callbacks=[diary],
+        verbose=0,
+        **arguments,
+    )
+    weights = np.concatenate([w.ravel() for w in model.get_weights()])
+    return {"weights": weights.tolist(), "history": history.history, "told": diary.told}
+
+
+def by_keras(n=53, **arguments):
+    model = classifier(distribution.get_strategy("none"))
+    return trained(model.fit, model, n, **arguments)
+
+
+def by_loop(strategy, n=53, **arguments):
+    model = classifier(strategy)
+    return trained(lambda *a, **k: training_loop.fit(model, *a, **k), model, n, **arguments)
+
+
+def assert_same_training(ours, keras_own):
+    np.testing.assert_allclose(ours["weights"], keras_own["weights"], rtol=0, atol=1e-6)
+    assert list(ours["history"]) == list(keras_own["history"])
+    for name, values in keras_own["history"].items():
+        assert ours["history"][name] == pytest.approx(values, rel=1e-5)
+    assert [tuple(entry[:2]) for entry in ours["told"]] == [e[:2] for e in keras_own["told"]]
+    for (*_, logs), (*_, expected) in zip(ours["told"], keras_own["told"], strict=True):
+        assert logs == pytest.approx(expected, rel=1e-5)
+
+
+# 49 rows: the last batch is one, and the shares of the other replicas are empty
+@pytest.mark.parametrize(("replicas", "n"), [(1, 53), (2, 53), (3, 49)])
+def test_the_loop_is_fit(replicas, n):
+    strategy = distribution.get_strategy("none") if replicas == 1 else mirrored(replicas)
+    assert_same_training(by_loop(strategy, n), by_keras(n))
+
+
+@pytest.mark.parametrize("where", [("epoch", 0), ("batch", 2)])
+def test_a_callback_stops_the_loop_where_it_stops_fit(where):
+    ours = by_loop(distribution.get_strategy("none"), stop_after=where)
+    assert_same_training(ours, by_keras(stop_after=where))
+    assert len(ours["history"]["loss"]) == 1
+
+
+def test_the_loop_goes_on_from_an_epoch_and_repeats_a_short_data_set():
+    model = classifier(distribution.get_strategy("none"))
+    dataset = tf.data.Dataset.from_tensor_slices(examples(24)).batch(12)
+    history = training_loop.fit(model, dataset, epochs=5, initial_epoch=2, steps_per_epoch=3)
+    assert history.epoch == [2, 3, 4]
+    assert int(model.optimizer.iterations) == 9
+
+
+def test_one_trace_serves_all_batches_of_all_epochs():
+    model = classifier(mirrored(2))
+    trained(lambda *a, **k: training_loop.fit(model, *a, **k), model)
+    assert model.traces == 2  # one for each replica
+
+
+def test_the_loop_runs_eagerly_where_the_model_does():
+    model = classifier(distribution.get_strategy("none"))
+    model.run_eagerly = True
+    ours = trained(lambda *a, **k: training_loop.fit(model, *a, **k), model)
+    assert model.traces == 10
+    assert_same_training(ours, by_keras())
+
+
+def trained_in_half_precision(strategy):
+    """The gradient of one row overflows float16; it is the second replica's, if there are two."""
+    images, labels, _ = examples(24)
+    images[9] = 3e4
+    with strategy.scope():
+        model = keras.Sequential(
+            [
+                keras.Input((6,)),
+                keras.layers.Dense(4, dtype="mixed_float16", kernel_initializer="zeros"),
+                keras.layers.Activation("softmax", dtype="float32"),
+            ]
+        )
+        optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1))
+        model.compile(optimizer, loss=HRLoss(alpha=3.0))
+    training_loop.fit(
+        model, tf.data.Dataset.from_tensor_slices((images, labels)).batch(12), epochs=2
+    )
+    values = (*model.weights, optimizer.dynamic_scale, optimizer.iterations)
+    return [keras.ops.convert_to_numpy(value).tolist() for value in values]
+
+
+def assert_same_in_half_precision(ours, expected):
+    *weights, scale, steps = ours
+    assert (scale, steps) == tuple(expected[-2:])
+    for a, b in zip(weights, expected, strict=False):
+        np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-3)
+
+
+def test_all_replicas_skip_the_step_in_which_one_overflows():
+    expected = trained_in_half_precision(distribution.get_strategy("none"))
+    assert expected[-1] < 4  # a step was skipped
+    assert_same_in_half_precision(trained_in_half_precision(mirrored(2)), expected)
+
+
+def test_keras_own_loss_weighs_the_rows_of_smaller_shares_more():
+    """As `training_loop.fit` says: 5 rows on 2 replicas weigh 1/4, 1/4, 1/6, 1/6, 1/6."""
+    images, labels, _ = examples(5)
+    loss = keras.losses.SparseCategoricalCrossentropy()
+    many = classifier(mirrored(2), loss)
+    training_loop.fit(many, tf.data.Dataset.from_tensor_slices((images, labels)).batch(5))
+    one = classifier(distribution.get_strategy("none"), loss)
+    weights = 5 * np.array([1 / 4, 1 / 4, 1 / 6, 1 / 6, 1 / 6], "float32")
+    one.fit(images, labels, sample_weight=weights, batch_size=5, shuffle=False, verbose=0)
+    for a, b in zip(many.get_weights(), one.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def test_the_loop_refuses_what_it_cannot_train():
+    model = classifier(distribution.get_strategy("none"))
+    dataset = tf.data.Dataset.from_tensor_slices(examples(24)).batch(12)
+    with pytest.raises(ValueError, match=r"tf\.data\.Dataset.*Received: tuple"):
+        training_loop.fit(model, examples(24))
+    with pytest.raises(ValueError, match="steps_per_epoch=None, length infinite"):
+        training_loop.fit(model, dataset.repeat())
+    with pytest.raises(ValueError, match="validation_steps=0"):
+        training_loop.fit(model, dataset, validation_data=dataset, validation_steps=0)
+    with pytest.raises(ValueError, match="must be compiled"):
+        training_loop.fit(keras.Sequential([keras.Input((6,)), keras.layers.Dense(4)]), dataset)
+
+
+def python_path():
+    """So that another process imports this file and the package that this one tests."""
+    return os.pathsep.join([str(HERE), str(HERE.parent), os.environ.get("PYTHONPATH", "")])
+
+
+def two_workers(*arguments, folder):
+    """`python *arguments` in two processes on this machine; what each has printed."""
+    sockets = [socket.socket() for _ in range(2)]
+    for opened in sockets:
+        opened.bind(("127.0.0.1", 0))
+    addresses = [f"127.0.0.1:{opened.getsockname()[1]}" for opened in sockets]
+    for opened in sockets:
+        opened.close()
+    processes = []
+    try:
+        for index in range(2):
+            task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
+            environment = os.environ | {"TF_CONFIG": json.dumps(task), "PYTHONPATH": python_path()}
+            with open(folder / f"worker-{index}.out", "w+") as out:
+                process = subprocess.Popen(
+                    [sys.executable, *map(str, arguments)], env=environment, stdout=out, stderr=out
+                )
+            processes.append(process)
+        codes = [process.wait(timeout=120) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    printed = [(folder / f"worker-{index}.out").read_text() for index in range(2)]
+    assert codes == [0, 0], printed
+    return printed
+
+
+def as_worker(folder):
+    """What `test_two_workers_train_…` does in each of the two processes."""
+    strategy = distribution.get_strategy("multiworker")
+    chief = distribution.is_chief(strategy)
+    name = "chief" if chief else "other"
+    found = {"by_loop": by_loop(strategy)}
+    found["one_stops"] = by_loop(strategy, stop_after=None if chief else ("epoch", 0))["history"]
+    found["in_half_precision"] = trained_in_half_precision(strategy)
+    found["from_chief"] = distribution.from_chief(7 if chief else 5, strategy)
+    found["any"] = [distribution.any_worker(flag, strategy) for flag in (chief, False)]
+    (pathlib.Path(folder) / f"{name}.json").write_text(json.dumps(found))
+    distribution.from_chief(0, strategy)
+
+
+def test_two_workers_train_the_model_that_one_process_trains(tmp_path):
+    """Weights, history and all that callbacks are told, in both processes."""
+    two_workers(
+        "-c", f"import test_distribution as t; t.as_worker({str(tmp_path)!r})", folder=tmp_path
+    )
+    keras_own = by_keras()
+    half = trained_in_half_precision(distribution.get_strategy("none"))
+    for name in ("chief", "other"):
+        found = json.loads((tmp_path / f"{name}.json").read_text())
+        assert_same_training(found["by_loop"], keras_own)
+        assert len(found["one_stops"]["loss"]) == 1  # one worker's stop is every worker's
+        assert_same_in_half_precision(found["in_half_precision"], half)
+        assert found["from_chief"] == 7
+        assert found["any"] == [True, False]
+
+
+def test_a_table_by_two_workers_is_that_of_one_process(tmp_path):
+    data = datasets.load("mnist10k", validation=0)
+    np.savez(
+        tmp_path / "small.npz",
+        x_train=data.train.images[:400, ..., 0],
+        y_train=data.train.labels[:400],
+        x_test=data.test.images[:100, ..., 0],
+        y_test=data.test.labels[:100],
+    )
+    two = from_preset(
+        "quick", dataset=str(tmp_path / "small.npz"), epochs=1, realizations=1,
+        strategy="multiworker",
+    )  # fmt: skip
+    chief, other = two_workers(
+        "-c", "from hr_keras.cli import main; main()", "table", "--data", two.dataset,
+        "--epochs", 1, "--realizations", 1, "--strategy", two.strategy,
+        "--output", tmp_path / "two", folder=tmp_path,
+    )  # fmt: skip
+    assert "Attacked exactly" in chief
+    assert other == ""
+    table.run(dataclasses.replace(two, strategy="none"), tmp_path / "one")
+    tables = {"table.md", "table.csv", "table.json", "figure.png"}
+    written = [{path.name for path in (tmp_path / folder).iterdir()} for folder in ("one", "two")]
+    assert written[1] == written[0] | tables
+    for loss in ("ce", "hr"):
+        one, two = (
+            json.loads((tmp_path / folder / f"realization-0-{loss}.json").read_text())
+            for folder in ("one", "two")
+        )
+        assert list(one["history"]) == list(two["history"])
+        for name, values in one["history"].items():
+            assert two["history"][name] == pytest.approx(values, rel=1e-4, abs=0.026)  # 1 of 40
+        for ours, expected in zip(two["test"], one["test"], strict=True):
+            assert ours == pytest.approx(expected, abs=0.011)  # one of the 100 images
+
+
+@pytest.mark.parametrize(
+    ("tf_config", "said"),
+    [
+        (None, "not set"),
+        ("", "not set"),
+        ("{", "Received: TF_CONFIG='{'"),
+        ("[]", "Received"),
+        ('{"cluster": {"worker": ["a:1"]}}', "KeyError"),
+        ('{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1}}', "must be one"),
+        ('{"cluster": {"ps": ["a:1"]}, "task": {"type": "ps", "index": 0}}', "worker or the chief"),
+    ],
+)  # fmt: skip
+def test_a_cluster_that_is_none_is_refused(monkeypatch, tf_config, said):
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    if tf_config is not None:
+        monkeypatch.setenv("TF_CONFIG", tf_config)
+    with pytest.raises(ValueError, match="`TF_CONFIG` must") as raised:
+        distribution.get_strategy("multiworker")
+    assert said in str(raised.value)
+
+
+ON_PARAMETER_SERVERS = """
+import socket
+import numpy as np
+import tensorflow as tf
+import test_distribution
+from hr_keras import HRLoss, training_loop
+
+sockets = [socket.socket() for _ in range(2)]
+for opened in sockets:
+    opened.bind(("127.0.0.1", 0))
+ports = [opened.getsockname()[1] for opened in sockets]
+for opened in sockets:
+    opened.close()
+cluster = tf.train.ClusterSpec({kind: [f"127.0.0.1:{port}"] for kind, port in
+                                zip(("worker", "ps"), ports)})
+servers = [tf.distribute.Server(cluster, job_name=kind, task_index=0) for kind in ("worker", "ps")]
+strategy = tf.distribute.ParameterServerStrategy(
+    tf.distribute.cluster_resolver.SimpleClusterResolver(cluster, rpc_layer="grpc")
+)
+
+def refused(run):
+    try:
+        run()
+    except ValueError as error:
+        print(error, flush=True)
+
+with strategy.scope():
+    refused(lambda: HRLoss()(np.array([0]), np.array([[0.5, 0.5]])))
+model = test_distribution.classifier(strategy)
+refused(lambda: training_loop.fit(model, tf.data.Dataset.from_tensors(np.zeros((2, 6)))))
+import os
+os._exit(0)  # TensorFlow's servers have no way to stop
+"""
+
+
+def test_parameter_servers_are_refused():
+    result = subprocess.run(
+        [sys.executable, "-c", ON_PARAMETER_SERVERS],
+        env=os.environ | {"PYTHONPATH": python_path()},
+        capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    assert result.stdout.count("there is no global batch") == 2, result.stderr
+
+
+def test_keras_distribution_is_refused_on_tensorflow():
+    keras.distribution.set_distribution(keras.distribution.DataParallel(devices=["cpu:0"]))
+    try:
+        with pytest.raises(ValueError, match="does nothing on the TensorFlow backend"):
+            HRLoss()(np.array([0]), np.array([[0.5, 0.5]]))
+        with pytest.raises(ValueError, match="does nothing on the TensorFlow backend"):
+            distribution.get_strategy("none")
+    finally:
+        keras.distribution.set_distribution(None)

@@ -3,8 +3,11 @@
 A realization is identified by `(loss, index)` in a run folder. It goes on where it was
 interrupted, with the same bits as if it had not been: the state at the end of every epoch
 is in one file, and the order of the data depends on seed and epoch alone.
+
+With several workers the chief alone writes; the others only take their part in the training.
 """
 
+import functools
 import io
 import json
 import math
@@ -17,7 +20,7 @@ import zipfile
 import keras
 import numpy as np
 
-from hr_keras import callbacks, datasets, distribution, evaluation, models
+from hr_keras import callbacks, datasets, distribution, evaluation, models, training_loop
 from hr_keras.attacks.objectives import ROUTES
 from hr_keras.experiments.protocol import LOSSES
 from hr_keras.files import write_atomically
@@ -39,18 +42,27 @@ def run(protocol, loss, index, folder, data_dir=None, on_epoch=None):
 
     Returns:
         A dict: `loss, index, seed, history, test, test_size, seconds, versions`; `test` is a
-        list of rows `through, attack, epsilon, accuracy, zero_gradient_share`.
+        list of rows `through, attack, epsilon, accuracy, zero_gradient_share`. `None` in a
+        worker that is not the chief.
+
+    Raises:
+        ValueError: for an unknown loss; if training goes on from a checkpoint that not every
+            worker sees.
     """
     if loss not in LOSSES:
         raise ValueError(f"`loss` must be one of {LOSSES}. Received: {loss!r}")
     path = pathlib.Path(folder) / f"realization-{index}-{loss}.json"
-    if path.exists():
-        return _read_result(path)
+    strategy = distribution.get_strategy(protocol.strategy)  # before any other TensorFlow
+    chief = distribution.is_chief(strategy)
+    if distribution.from_chief(path.exists(), strategy):
+        return _read_result(path) if chief else None
     started = time.perf_counter()
     seed = protocol.seed + index
     data = datasets.load(protocol.dataset, protocol.validation, seed, data_dir)
-    checkpoint = _Checkpoint(path.with_suffix(".checkpoint.npz"), on_epoch)
+    checkpoint = _Checkpoint(path.with_suffix(".checkpoint.npz"), on_epoch, writes=chief)
     model = _train(protocol, loss, seed, data, checkpoint)
+    if not chief:
+        return None
     result = {
         "loss": loss,
         "index": index,
@@ -83,7 +95,8 @@ def build(protocol, loss, seed, data):
     """The compiled model of a protocol, in the scope of its strategy."""
     make = {"mnist_cnn": models.mnist_cnn, "resnet8": models.resnet8}[protocol.model]
     strategy = distribution.get_strategy(protocol.strategy)
-    if protocol.batch_size % strategy.num_replicas_in_sync:
+    by_keras = not distribution.is_multi_worker(strategy)
+    if by_keras and protocol.batch_size % strategy.num_replicas_in_sync:
         raise ValueError(
             f"`batch_size` must be a multiple of the {strategy.num_replicas_in_sync} replicas: "
             f"Keras fails on a first batch that they can't divide. Received: {protocol.batch_size}"
@@ -104,13 +117,14 @@ def _train(protocol, loss, seed, data, checkpoint):
     model = build(protocol, loss, seed, data)
     checkpoint.restore(model)
     done = len(checkpoint.epochs)
+    _check_same_start(done, checkpoint.path, model.distribute_strategy)
     if done < protocol.epochs:
         attack = callbacks.FGSMCallback(
             data.validation,
             epsilons=[epsilon for epsilon in protocol.epsilons if epsilon > 0],
             every=protocol.attack_every,
         )
-        model.fit(
+        _fit(model)(
             batches(data.train, protocol.batch_size, seed, done, protocol.epochs),
             steps_per_epoch=math.ceil(len(data.train.images) / protocol.batch_size),
             initial_epoch=done,
@@ -118,10 +132,26 @@ def _train(protocol, loss, seed, data, checkpoint):
             validation_data=data.validation,
             validation_batch_size=256,
             callbacks=[attack, checkpoint],
-            shuffle=False,  # `batches` has done it
             verbose=0,
         )
     return model
+
+
+def _fit(model):
+    """Keras' `fit`, or our own under the strategy that it fails with."""
+    if distribution.is_multi_worker(model.distribute_strategy):
+        return functools.partial(training_loop.fit, model)
+    return functools.partial(model.fit, shuffle=False)  # `batches` has done it
+
+
+def _check_same_start(done, path, strategy):
+    chief_done = distribution.from_chief(done, strategy)
+    if distribution.any_worker(done != chief_done, strategy):
+        raise ValueError(
+            "All workers must go on from the same checkpoint: put the run folder where each of "
+            f"them sees it. Received: {path.name} after {done} epochs here, {chief_done} at the "
+            "chief"
+        )
 
 
 def batches(split, batch_size, seed, first_epoch, epochs):
@@ -180,12 +210,18 @@ class _Checkpoint(keras.callbacks.Callback):
 
     Keras' `BackupAndRestore` keeps neither the history nor the order of the data, and does
     not write atomically.
+
+    Args:
+        path: of the file.
+        on_epoch: called with the number of epochs done; or `None`.
+        writes: whether this process writes the file. All read it.
     """
 
-    def __init__(self, path, on_epoch):
+    def __init__(self, path, on_epoch, writes=True):
         super().__init__()
         self.path = path
         self.on_epoch = on_epoch
+        self.writes = writes
         self.epochs = []  # the logs of each epoch done
         self.seconds = 0.0  # spent by the sessions before this one
         self._started = time.perf_counter()
@@ -208,6 +244,12 @@ class _Checkpoint(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         self.epochs.append({key: float(value) for key, value in (logs or {}).items()})
+        if self.writes:
+            self._write()
+        if self.on_epoch is not None:
+            self.on_epoch(epoch + 1)
+
+    def _write(self):
         state = {
             "epochs": self.epochs,
             "seconds": self.seconds + time.perf_counter() - self._started,
@@ -219,8 +261,6 @@ class _Checkpoint(keras.callbacks.Callback):
         buffer = io.BytesIO()
         np.savez(buffer, state=np.array(json.dumps(state)), **variables)
         write_atomically(self.path, buffer.getvalue())
-        if self.on_epoch is not None:
-            self.on_epoch(epoch + 1)
 
 
 def _variables(model):

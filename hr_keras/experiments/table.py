@@ -5,6 +5,7 @@ import math
 import pathlib
 import statistics
 
+from hr_keras import distribution
 from hr_keras.attacks.objectives import ROUTES
 from hr_keras.experiments import realization
 from hr_keras.experiments.protocol import LOSSES, Protocol
@@ -78,9 +79,11 @@ def run(protocol, folder, data_dir=None, on_epoch=None):
         on_epoch: called as `on_epoch(index, loss, epochs_done)`.
 
     Returns:
-        The results of `realization.run`, one for each (index, loss).
+        The results of `realization.run`, one for each (index, loss). With several workers
+        every one must make this call; all but the chief get a list of `None`.
     """
-    open_folder(folder, protocol)
+    if distribution.is_chief(distribution.get_strategy(protocol.strategy)):
+        open_folder(folder, protocol)
     results = []
     for index in range(protocol.realizations):
         for loss in LOSSES:
