@@ -6,7 +6,7 @@ import numbers
 import keras
 import numpy as np
 
-from hr_keras import evaluation
+from hr_keras import evaluation, models
 from hr_keras.attacks import attack as checks
 from hr_keras.attacks import objectives as objectives_module
 
@@ -61,6 +61,7 @@ class FGSMCallback(keras.callbacks.Callback):
         through="logits",
     ):
         super().__init__()
+        models.check_backend()
         if not (isinstance(every, numbers.Integral) and every >= 1):
             raise ValueError(f"`every` must be a positive integer. Received: every={every!r}")
         if not isinstance(objectives, (tuple, list)):

@@ -95,6 +95,7 @@ def sweep(
         >>> result = evaluation.sweep(model, x_test, y_test)
         >>> result.accuracy["ce", 0.1], result.zero_gradient_share["ce"]
     """
+    models.check_backend()
     found = tuple(objectives_module.get(objective) for objective in _as_tuple(objectives))
     names = tuple(objective.name for objective in found)
     _check_distinct("objectives", names)

@@ -39,6 +39,7 @@ class Attack(abc.ABC):
         batch_size=256,
         jit_compile=False,
     ):
+        models.check_backend()
         self.epsilon = check_epsilon(epsilon)
         self.objective = objectives.get(objective)
         self.through = check_route(through)
