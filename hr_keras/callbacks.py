@@ -9,6 +9,7 @@ import numpy as np
 from hr_keras import evaluation
 from hr_keras.attacks import attack as checks
 from hr_keras.attacks import objectives as objectives_module
+from hr_keras.logits import check_backend
 
 
 class FGSMCallback(keras.callbacks.Callback):
@@ -61,6 +62,7 @@ class FGSMCallback(keras.callbacks.Callback):
         through="logits",
     ):
         super().__init__()
+        check_backend()
         if not (isinstance(every, numbers.Integral) and every >= 1):
             raise ValueError(f"`every` must be a positive integer. Received: every={every!r}")
         if not isinstance(objectives, (tuple, list)):

@@ -72,7 +72,9 @@ def table(
     from hr_keras import distribution
     from hr_keras.experiments import protocol as protocols
     from hr_keras.experiments import table as experiment
+    from hr_keras.logits import check_backend
 
+    check_backend()
     protocol = protocols.from_preset(
         preset,
         dataset=data,

@@ -16,7 +16,7 @@ from hr_keras.attacks.attack import (
 )
 from hr_keras.attacks.fgsm import gradients
 from hr_keras.attacks.perturbation import linf_direction, perturb
-from hr_keras.logits import logits_of
+from hr_keras.logits import check_backend, logits_of
 
 
 @dataclass(frozen=True)
@@ -95,6 +95,7 @@ def sweep(
         >>> result = evaluation.sweep(model, x_test, y_test)
         >>> result.accuracy["ce", 0.1], result.zero_gradient_share["ce"]
     """
+    check_backend()
     found = tuple(objectives_module.get(objective) for objective in _as_tuple(objectives))
     names = tuple(objective.name for objective in found)
     _check_distinct("objectives", names)

@@ -6,6 +6,7 @@ import warnings
 
 import keras
 from keras import ops
+from keras.src.backend import get_keras_mask
 
 from hr_keras import information
 from hr_keras.logits import known_logits
@@ -51,7 +52,8 @@ def prepare(y_true, y_pred, sample_weight=None, from_logits=False, dtype=None):
         labels = ops.reshape(ops.cast(labels, rows.dtype), (-1, classes))
     else:
         labels = ops.reshape(_class_numbers(labels), (-1,))
-    return labels, rows, _weights(sample_weight, getattr(y_pred, "_keras_mask", None), rows)
+    # Not an attribute everywhere: a JAX tracer takes none, Keras keeps its mask elsewhere.
+    return labels, rows, _weights(sample_weight, get_keras_mask(y_pred), rows)
 
 
 def check_alpha(alpha):

@@ -62,6 +62,16 @@ def _logits_in_graph(outputs):
     return tf.reshape(logits, tf.shape(outputs))
 
 
+def check_backend():
+    """A ValueError unless Keras runs on TensorFlow, which attacks are written in."""
+    if keras.backend.backend() != "tensorflow":
+        raise ValueError(
+            "Attacks, `evaluation.sweep`, `FGSMCallback` and `logits_model` need the TensorFlow "
+            "backend for now: set KERAS_BACKEND=tensorflow before Keras is imported. "
+            f"Received: keras.backend.backend()={keras.backend.backend()!r}"
+        )
+
+
 class ClassifierOutput(NamedTuple):
     """What a classifier returns.
 
@@ -89,8 +99,10 @@ def classifier_output(model, images=None):
         A `ClassifierOutput`.
 
     Raises:
-        ValueError: if the output is not one tensor `(n, classes)` with classes ≥ 2.
+        ValueError: if the output is not one tensor `(n, classes)` with classes ≥ 2; on
+            another backend than TensorFlow.
     """
+    check_backend()
     if not isinstance(model, keras.Model):
         raise ValueError(f"`model` must be a keras.Model. Received: {type(model).__name__}")
     if _OUTPUTS.get(model, (None, None))[0] != structure(model):
@@ -268,7 +280,8 @@ def logits_model(model):
         Training `model` trains it too.
 
     Raises:
-        ValueError: if the output is not one tensor `(n, classes)` with classes ≥ 2.
+        ValueError: if the output is not one tensor `(n, classes)` with classes ≥ 2; on
+            another backend than TensorFlow.
 
     Example:
         >>> logits = logits_model(model)(images)

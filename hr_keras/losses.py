@@ -25,18 +25,23 @@ class HRLoss(keras.losses.Loss):
         alpha: order of the Rényi divergence, greater than 1. As α → 1 the loss becomes
             mean CE + mean entropy; as α grows the worst examples weigh more.
         from_logits: whether `y_pred` are logits. With `False` (the default) the logits
-            behind a softmax are still used wherever Keras knows them.
+            behind a softmax are still used wherever Keras knows them. While a model trains
+            on JAX it never does: there, as in Keras' own losses, probabilities are clipped to
+            [1e-7, 1 − 1e-7], and an example whose class has less gets no gradient from its
+            cross-entropy. Prefer models that end in logits on JAX.
         reduction: `"sum_over_batch_size"`, `"mean"` or `"mean_with_sample_weight"`, which
             are the same here: sample weights are the weights of the expectation, so an
             integer weight counts as so many copies of the row. A sum or the per-example
             values of a batch functional do not exist; see `call` for batches of one.
         name: name of the loss.
         dtype: `"float64"` computes in float64; anything else in float32, whatever the
-            model's precision. `None` follows `y_pred`, never below float32.
+            model's precision. `None` follows `y_pred`, never below float32. JAX has
+            float64 only with `jax_enable_x64`.
 
     Call args:
         y_true: class numbers `(n,)` or `(n, 1)`, of any dtype, or distributions `(n, classes)`.
-            An out-of-range class number makes the loss NaN.
+            An out-of-range class number makes the loss NaN. (JAX without `jax_enable_x64`
+            cuts integers to 32 bits before anybody sees them.)
         y_pred: `(n, classes)`, classes ≥ 2. Further leading axes are flattened: every
             position counts as one example.
         sample_weight: `(n,)` or `(n, 1)`, not negative. All zero: loss and gradient are 0.

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from hr_keras.attacks import objectives
-from hr_keras.logits import classifier_output, structure
+from hr_keras.logits import check_backend, classifier_output, structure
 
 _COMPILED = weakref.WeakKeyDictionary()
 
@@ -39,6 +39,7 @@ class Attack(abc.ABC):
         batch_size=256,
         jit_compile=False,
     ):
+        check_backend()
         self.epsilon = check_epsilon(epsilon)
         self.objective = objectives.get(objective)
         self.through = check_route(through)
