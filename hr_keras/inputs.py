@@ -5,6 +5,7 @@ import numbers
 import warnings
 
 import keras
+import numpy as np
 from keras import ops
 from keras.src.backend import get_keras_mask
 
@@ -30,7 +31,8 @@ def prepare(y_true, y_pred, sample_weight=None, from_logits=False, dtype=None):
         `(n, classes)`; weights `(n,)`.
 
     Raises:
-        ValueError: if the shapes do not fit.
+        ValueError: if the shapes do not fit; outside compiled code also where probabilities
+            do not sum to 1 within 1e-3, or a weight is negative.
     """
     logits = known_logits(y_pred)  # before any cast, which loses them
     if logits is not None and from_logits:
@@ -42,6 +44,8 @@ def prepare(y_true, y_pred, sample_weight=None, from_logits=False, dtype=None):
     outputs = ops.convert_to_tensor(y_pred if logits is None else logits)
     labels = ops.convert_to_tensor(y_true)
     _check_shapes(tuple(labels.shape), tuple(outputs.shape))
+    if not from_logits and logits is None:
+        _check_probabilities(outputs)
     log_q = information.log_probabilities(
         ops.cast(outputs, _computation_dtype(outputs, dtype)),
         from_logits=from_logits or logits is not None,
@@ -89,8 +93,42 @@ def _weights(sample_weight, mask, log_q):
                     f"`sample_weight` must hold one weight for each of the {n} examples. "
                     f"Received: sample_weight.shape={tuple(given.shape)}"
                 )
+            _check_not_negative(given)
             weights = weights * ops.reshape(given, (-1,))
     return ops.stop_gradient(weights)
+
+
+def _check_probabilities(outputs):
+    values = _values(outputs)
+    if values is None or np.isnan(values).any():
+        return
+    sums = values.sum(axis=-1)
+    if values.min(initial=0) < 0 or (np.abs(sums - 1) > 1e-3 + 2 * _resolution(outputs)).any():
+        raise ValueError(
+            "Probabilities must not be negative and must sum to 1; pass from_logits=True for "
+            f"logits. Received: smallest {values.min()}, sums from {sums.min()} to {sums.max()}"
+        )
+
+
+def _check_not_negative(weights):
+    values = _values(weights)
+    if values is not None and values.min(initial=0) < 0:
+        raise ValueError(f"`sample_weight` must not be negative. Received: {values.min()}")
+
+
+def _values(tensor):
+    """A float64 NumPy array of plain values; `None` inside compiled or differentiated code."""
+    try:
+        return np.asarray(tensor).astype("float64")
+    except Exception:  # every backend has an error of its own for a value that isn't there yet
+        return None
+
+
+def _resolution(tensor):
+    """The relative precision of a floating-point dtype: a 16-bit softmax sums to 1 only so far."""
+    return {"bfloat16": 2**-8, "float16": 2**-11}.get(
+        keras.backend.standardize_dtype(tensor.dtype), 0.0
+    )
 
 
 def _check_shapes(true, predicted):

@@ -28,7 +28,9 @@ def mirrored(replicas):
     )
 
 
-def train(strategy, weights=False, batch_size=12, n=53, regularizer=None, fit=(), **arguments):
+def train(
+    strategy, weights=False, batch_size=12, n=53, regularizer=None, fit=(), loss=(), **arguments
+):
     generator = np.random.default_rng(0)
     images = generator.normal(size=(n, 6)).astype("float32")
     labels = generator.integers(4, size=n)
@@ -37,7 +39,7 @@ def train(strategy, weights=False, batch_size=12, n=53, regularizer=None, fit=()
         dense = keras.layers.Dense(4, activation="softmax", kernel_regularizer=regularizer)
         model = keras.Sequential([keras.Input((6,)), dense])
         model.set_weights([0.5 * generator.normal(size=(6, 4)), np.zeros(4)])
-        model.compile(keras.optimizers.SGD(0.5), loss=HRLoss(alpha=3.0), **arguments)
+        model.compile(keras.optimizers.SGD(0.5), loss=HRLoss(alpha=3.0, **dict(loss)), **arguments)
     history = model.fit(
         images,
         labels,
@@ -57,6 +59,7 @@ SETTINGS = {
     "class weights": {"fit": {"class_weight": {0: 1.0, 1: 0.0, 2: 5.0, 3: 0.5}}},
     "L2": {"regularizer": keras.regularizers.L2(0.05)},
     "eager": {"run_eagerly": True},
+    "running normaliser": {"loss": {"normalizer": "running", "momentum": 0.5}},
     "several steps an execution": {"steps_per_execution": 2},
 }
 

@@ -260,6 +260,144 @@ def test_alpha_must_be_a_number_and_weights_as_many_as_examples():
         HRLoss(from_logits=True)(np.zeros(4), np.zeros((4, 3)), sample_weight=[1.0, 2.0])
 
 
+def test_values_that_are_no_probabilities_or_weights_are_refused_outside_compiled_code():
+    logits = np.array([[2.0, -1.0], [0.0, 0.5]], "float32")
+    with pytest.raises(ValueError, match="from_logits=True"):
+        HRLoss()([0, 1], logits)
+    with pytest.raises(ValueError, match="sum to 1"):
+        HRLoss()([0, 1], np.full((2, 2), 0.51, "float32"))
+    with pytest.raises(ValueError, match="must not be negative"):
+        HRLoss(from_logits=True)([0, 1], logits, [1.0, -1.0])
+    HRLoss()([0, 1], np.full((2, 2), 0.5004, "float32"))
+    HRLoss()(np.arange(900) % 100, tf.nn.softmax(tf.zeros((900, 100), tf.bfloat16)))
+
+
+def test_a_million_classes_are_told_apart():
+    logits = np.zeros((2, 10**6), "float32")
+    logits[0, 999_999], logits[1, 999_998] = 20.0, 20.0
+    for dtype in ("int32", "int64", "float64"):
+        right = float(HRLoss(from_logits=True)(np.array([999_999, 999_998], dtype), logits))
+        wrong = float(HRLoss(from_logits=True)(np.array([999_998, 999_999], dtype), logits))
+        assert wrong - right == pytest.approx(20.0, rel=1e-5)
+
+
+@pytest.mark.parametrize("n", [1, 65_536])
+@pytest.mark.parametrize("alpha", [1 + 1e-6, 1.6, 50.0])
+def test_batches_of_one_and_of_many_keep_their_digits(n, alpha):
+    logits = np.random.default_rng(0).normal(scale=4, size=(n, 3)).astype("float32")
+    labels = np.arange(n) % 3
+    log_q = reference.log_softmax(logits)
+    cross_entropy = -log_q[np.arange(n), labels]
+    exponents = (alpha - 1) * cross_entropy
+    # log1p of the mean of expm1 for small exponents, so that the reference keeps its digits too
+    highest = exponents.max()
+    divergence = (highest + np.log1p(np.expm1(exponents - highest).mean())) / (alpha - 1)
+    expected = -(np.exp(log_q) * log_q).sum(axis=1).mean() + divergence
+    value, gradient = value_and_gradient(HRLoss(alpha, from_logits=True), labels, logits)
+    assert value == pytest.approx(expected, rel=1e-5)
+    assert np.isfinite(gradient).all()
+    np.testing.assert_allclose(gradient.sum(axis=1), 0, atol=1e-6)
+
+
+def test_loss_scaling_trains_as_float32_does():
+    """mixed_float16 with Keras' LossScaleOptimizer: the same step within half precision."""
+    images = np.random.default_rng(0).random((32, 2, 2, 3)).astype("float32")
+    labels = np.arange(32) % 3
+    trained = {}
+    for policy in ("float32", "mixed_float16", "mixed_bfloat16"):
+        inputs = keras.Input((2, 2, 3))
+        x = keras.layers.Flatten()(inputs)
+        outputs = keras.layers.Dense(3, "softmax", dtype=policy)(x)
+        model = keras.Model(inputs, outputs)
+        model.set_weights(linear_model(1.0).get_weights())
+        optimizer = keras.optimizers.SGD(0.1)
+        if policy == "mixed_float16":
+            optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+        model.compile(optimizer, loss=HRLoss())
+        model.fit(images, labels, batch_size=16, shuffle=False, epochs=3, verbose=0)
+        trained[policy] = model.get_weights()[0]
+    assert np.abs(trained["float32"] - linear_model(1.0).get_weights()[0]).max() > 0.01
+    np.testing.assert_allclose(trained["mixed_float16"], trained["float32"], atol=2e-3)
+    np.testing.assert_allclose(trained["mixed_bfloat16"], trained["float32"], atol=2e-2)
+
+
+def test_a_model_compiled_with_it_can_be_exported(tmp_path, linear):
+    images = np.random.default_rng(0).random((4, 2, 2, 3)).astype("float32")
+    linear.compile("sgd", loss=HRLoss())
+    linear.fit(images, np.arange(4) % 3, verbose=0)
+    linear.export(tmp_path / "saved", verbose=False)
+    restored = tf.saved_model.load(tmp_path / "saved")
+    np.testing.assert_allclose(restored.serve(images), linear(images), rtol=1e-5)
+
+
+def average_gradient(loss, logits, labels, batch_size, epochs):
+    """Mean over the batches of the last of `epochs` passes, the weights held still."""
+    batches = tf.reshape(logits, (-1, batch_size, logits.shape[1]))
+    labels = tf.reshape(labels, (-1, batch_size))
+
+    @tf.function
+    def gradient(k):
+        batch = batches[k]
+        with tf.GradientTape() as tape:
+            tape.watch(batch)
+            value = loss(labels[k], batch)
+        return tape.gradient(value, batch)
+
+    for _ in range(epochs):
+        last = [gradient(tf.constant(k)) for k in range(len(batches))]
+    return np.concatenate(last) / len(batches)
+
+
+def test_the_fixed_point_of_the_running_normalizer_is_the_full_batch_gradient():
+    """Rows of known CE in batches that differ: the batch's own normaliser gives other weights."""
+    logits = np.array([[0.0, gap] for gap in (0, 0, 0, 0, 1, 1, 4, 5)], "float64")
+    labels = np.zeros(8, int)
+    _, full = value_and_gradient(HRLoss(2.0, True, dtype="float64"), labels, logits)
+    running = HRLoss(2.0, True, dtype="float64", normalizer="running", momentum=0.999)
+    by_running = average_gradient(running, logits, labels, 2, epochs=2000)
+    by_batch = average_gradient(HRLoss(2.0, True, dtype="float64"), logits, labels, 2, epochs=1)
+    assert np.abs(by_running - full).max() < 2e-3 * np.abs(full).max()
+    assert np.abs(by_batch - full).max() > 0.3 * np.abs(full).max()
+
+
+def test_the_running_normalizer_changes_no_value_and_moves_only_with_gradients():
+    logits = np.random.default_rng(0).normal(size=(6, 3)).astype("float32")
+    labels = np.arange(6) % 3
+    running = HRLoss(3.0, True, normalizer="running", momentum=0.5)
+    plain = HRLoss(3.0, True)
+    assert float(running(labels, logits)) == float(plain(labels, logits))
+    np.testing.assert_array_equal(running._running._state, [-np.inf, 0])
+    # the first batch is its own average: the gradient is that of the batch
+    first, expected = (value_and_gradient(loss, labels, logits)[1] for loss in (running, plain))
+    np.testing.assert_allclose(first, expected, rtol=1e-5, atol=1e-7)
+    # a second one of exp-mean 3 times as large is divided by (0.5·1 + 1·3)/1.5 times the first's
+    shifted = np.tile([0.0, 0.0, 0.0], (2, 1)).astype("float32")
+    state = np.log(9.0) - np.log(3.0)  # mean of exp(2·log 3) is 9; pretend the average was 3
+    running._running._state.assign([state + np.log(0.5), 0.5])
+    ours = value_and_gradient(running, [0, 1], shifted)[1]
+    batch = value_and_gradient(plain, [0, 1], shifted)[1]
+    np.testing.assert_allclose(ours, batch * 9 / ((0.25 * 3 + 0.5 * 9) / 0.75), rtol=1e-5)
+    value, gradient = value_and_gradient(running, labels, logits, [0.0] * 6)
+    assert value == 0
+    np.testing.assert_array_equal(gradient, 0)
+
+
+def test_the_running_normalizer_trains_and_is_kept_in_the_config(linear):
+    images = np.random.default_rng(0).random((60, 2, 2, 3)).astype("float32")
+    labels = np.arange(60) % 3
+    loss = HRLoss(2.0, normalizer="running", momentum=0.9)
+    linear.compile(keras.optimizers.SGD(0.1), loss=loss)
+    before = linear.evaluate(images, labels, verbose=0)
+    linear.fit(images, labels, batch_size=10, epochs=3, verbose=0)
+    assert linear.evaluate(images, labels, verbose=0) < before
+    assert float(loss._running._state[1]) == pytest.approx(1 - 0.9**18, rel=1e-5)
+    again = HRLoss.from_config(loss.get_config())
+    assert (again.normalizer, again.momentum) == ("running", 0.9)
+    for arguments in ({"normalizer": "none"}, {"momentum": 1.0}, {"momentum": "high"}):
+        with pytest.raises(ValueError, match=f"Received: {next(iter(arguments.values()))!r}"):
+            HRLoss(**arguments)
+
+
 def test_class_weight_is_the_sample_weight_of_its_class(linear):
     images = np.random.default_rng(0).random((30, 2, 2, 3)).astype("float32")
     labels, class_weight = np.arange(30) % 3, {0: 1.0, 1: 5.0, 2: 0.5}
