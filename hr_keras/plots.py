@@ -38,6 +38,7 @@ def accuracy_against_epoch(results, title=""):
             high = [m + e for m, e in zip(mean, error, strict=True)]
             axes.fill_between(epochs, low, high, color=colour, alpha=0.15, linewidth=0)
     axes.set(xlabel="epoch", ylabel="validation accuracy", ylim=(0, 1), title=title)
+    axes.title.set_parse_math(False)  # it may hold the name of a file
     axes.grid(alpha=0.3)
     figure.legend(loc="outside right upper", title="trained on", frameon=False)
     buffer = io.BytesIO()
