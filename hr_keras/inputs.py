@@ -31,8 +31,8 @@ def prepare(y_true, y_pred, sample_weight=None, from_logits=False, dtype=None):
         `(n, classes)`; weights `(n,)`.
 
     Raises:
-        ValueError: if the shapes do not fit; outside compiled code also where probabilities
-            do not sum to 1 within 1e-3, or a weight is negative.
+        ValueError: if the shapes do not fit; outside compiled code, and not on torch, also
+            where probabilities do not sum to 1 within 1e-3, or a weight is negative.
     """
     logits = known_logits(y_pred)  # before any cast, which loses them
     if logits is not None and from_logits:
@@ -118,6 +118,8 @@ def _check_not_negative(weights):
 
 def _values(tensor):
     """A float64 NumPy array of plain values; `None` inside compiled or differentiated code."""
+    if keras.backend.backend() == "torch":
+        return None  # Keras builds models there with tensors of ones, which look like values
     try:
         return np.asarray(tensor).astype("float64")
     except Exception:  # every backend has an error of its own for a value that isn't there yet
