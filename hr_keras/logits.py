@@ -9,8 +9,8 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-_OUTPUTS = weakref.WeakKeyDictionary()
-_TRACED = weakref.WeakKeyDictionary()
+_OUTPUTS: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
+_TRACED: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 _SHAPE_ONLY_OPS = ("Identity", "Reshape", "Squeeze", "Cast")
 

@@ -1,4 +1,5 @@
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -58,6 +59,12 @@ def test_the_command_line_answers_without_tensorflow():
         "except SystemExit: print('tensorflow' in sys.modules, 'keras' in sys.modules)"
     )
     assert python(code).strip().endswith("False False")
+
+
+def test_the_readme_example_runs():
+    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert "epochs=15" in block
+    assert "('hr', 0.25)" in python(block.replace("epochs=15", "epochs=1, verbose=0"))
 
 
 @pytest.mark.parametrize("example", sorted(path.name for path in (ROOT / "examples").glob("*.py")))

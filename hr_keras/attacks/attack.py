@@ -11,7 +11,7 @@ import numpy as np
 from hr_keras.attacks import objectives
 from hr_keras.logits import check_backend, classifier_output, structure
 
-_COMPILED = weakref.WeakKeyDictionary()
+_COMPILED: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 
 class Attack(abc.ABC):
