@@ -1,6 +1,8 @@
 """Value and gradient of HRLoss against TensorFlow's fused softmax cross-entropy."""
 
 import argparse
+import multiprocessing
+import pathlib
 
 import numpy as np
 import tensorflow as tf
@@ -10,6 +12,8 @@ from hr_keras import HRLoss
 
 # To hold: batch, classes, the most that HRLoss may cost against the fused cross-entropy.
 SIZES = ((4096, 1000, 2.0), (128, 10, 1.5))
+# To hold: HRLoss needs no more than so many tensors of (batch, classes) beside its gradient.
+MEMORY_SIZE, MEMORY_LIMIT = (16384, 2000), 2.0
 
 
 def value_and_gradient(loss, labels, logits, calls):
@@ -34,6 +38,46 @@ def fused(labels, logits):
     return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits))
 
 
+def peak_memory(use_hr):
+    """Most memory that value and gradient take, in tensors of (batch, classes) float32."""
+    batch, classes = MEMORY_SIZE
+    loss = HRLoss(from_logits=True) if use_hr else fused
+
+    @tf.function
+    def run(labels, logits):
+        with tf.GradientTape() as tape:
+            tape.watch(logits)
+            value = loss(labels, logits)
+        return value, tape.gradient(value, logits)
+
+    logits, labels = tf.fill((batch, classes), 0.5), tf.zeros(batch, tf.int32)
+    run(labels[:16], logits[:16])  # compile
+    before = _peak()
+    run(labels, logits)
+    return (_peak() - before) / (4 * batch * classes)
+
+
+def _peak():
+    """Most bytes that this process has held, as Linux tells (a child's ru_maxrss is inherited)."""
+    lines = pathlib.Path("/proc/self/status").read_text().splitlines()
+    return 1024 * int(next(line.split()[1] for line in lines if line.startswith("VmHWM")))
+
+
+def report_memory():
+    """Each loss in a process of its own: a peak never falls."""
+    spawn = multiprocessing.get_context("spawn")
+    rows = []
+    print(
+        f"\n{MEMORY_SIZE}, to hold: at most {MEMORY_LIMIT} tensors of that size beside the gradient"
+    )
+    for name, use_hr in (("TensorFlow's fused CE", False), ("HRLoss", True)):
+        with spawn.Pool(1) as pool:
+            beside = pool.apply(peak_memory, (use_hr,)) - 1
+        rows.append({"title": "peak memory", "name": name, "tensors_beside_gradient": beside})
+        print(f"{name:32}{beside:9.2f}")
+    return rows
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=9)
@@ -51,6 +95,7 @@ def main():
         }
         seconds = compare(contestants, arguments.repeats)
         rows += report(f"{calls} × ({batch}, {classes}), to hold: ratio ≤ {limit}", seconds)
+    rows += report_memory()
     save(rows, arguments.output)
 
 

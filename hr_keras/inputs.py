@@ -16,6 +16,21 @@ from hr_keras.logits import known_logits
 def prepare(y_true, y_pred, sample_weight=None, from_logits=False, dtype=None):
     """Labels, log-probabilities and expectation weights, one row an example.
 
+    Args and errors as those of `prepare_outputs`.
+
+    Returns:
+        Labels, int32 `(n,)` or floating point `(n, classes)`; log-probabilities
+        `(n, classes)`; weights `(n,)`.
+    """
+    labels, outputs, weights, are_logits = prepare_outputs(
+        y_true, y_pred, sample_weight, from_logits, dtype
+    )
+    return labels, information.log_probabilities(outputs, are_logits), weights
+
+
+def prepare_outputs(y_true, y_pred, sample_weight=None, from_logits=False, dtype=None):
+    """`prepare` without its last step: what `information.log_probabilities` is to be taken of.
+
     Args:
         y_true: class numbers `(n,)` or `(n, 1)`, of any dtype, or distributions `(n, classes)`.
         y_pred: `(n, classes)`, classes ≥ 2; further leading axes are flattened. A Keras
@@ -27,8 +42,8 @@ def prepare(y_true, y_pred, sample_weight=None, from_logits=False, dtype=None):
             float32. `None` follows `y_pred`, never below float32.
 
     Returns:
-        Labels, int32 `(n,)` or floating point `(n, classes)`; log-probabilities
-        `(n, classes)`; weights `(n,)`.
+        Labels, int32 `(n,)` or floating point `(n, classes)`; logits or probabilities
+        `(n, classes)`; weights `(n,)`; whether those are logits.
 
     Raises:
         ValueError: if the shapes do not fit; outside compiled code, and not on torch, also
@@ -39,25 +54,23 @@ def prepare(y_true, y_pred, sample_weight=None, from_logits=False, dtype=None):
         warnings.warn(
             "from_logits=True was given the output of a softmax. Its logits are known and "
             "used; pass from_logits=False for a model that ends in a softmax.",
-            stacklevel=3,
+            stacklevel=4,
         )
     outputs = ops.convert_to_tensor(y_pred if logits is None else logits)
     labels = ops.convert_to_tensor(y_true)
     _check_shapes(tuple(labels.shape), tuple(outputs.shape))
-    if not from_logits and logits is None:
+    are_logits = from_logits or logits is not None
+    if not are_logits:
         _check_probabilities(outputs)
-    log_q = information.log_probabilities(
-        ops.cast(outputs, _computation_dtype(outputs, dtype)),
-        from_logits=from_logits or logits is not None,
-    )
-    classes = log_q.shape[-1]
-    rows = ops.reshape(log_q, (-1, classes))
+    classes = outputs.shape[-1]
+    rows = ops.cast(outputs, _computation_dtype(outputs, dtype))
+    rows = ops.reshape(rows, (-1, classes))
     if information.are_distributions(labels, outputs):
         labels = ops.reshape(ops.cast(labels, rows.dtype), (-1, classes))
     else:
         labels = ops.reshape(_class_numbers(labels), (-1,))
     # Not an attribute everywhere: a JAX tracer takes none, Keras keeps its mask elsewhere.
-    return labels, rows, _weights(sample_weight, get_keras_mask(y_pred), rows)
+    return labels, rows, _weights(sample_weight, get_keras_mask(y_pred), rows), are_logits
 
 
 def check_alpha(alpha):
@@ -82,12 +95,12 @@ def _computation_dtype(outputs, dtype):
     return "float64" if wanted == "float64" else "float32"
 
 
-def _weights(sample_weight, mask, log_q):
-    weights = ops.ones_like(log_q[..., 0])
-    n = log_q.shape[0]
+def _weights(sample_weight, mask, rows):
+    weights = ops.ones_like(rows[..., 0])
+    n = rows.shape[0]
     for given in (sample_weight, mask):
         if given is not None:
-            given = ops.cast(ops.convert_to_tensor(given), log_q.dtype)
+            given = ops.cast(ops.convert_to_tensor(given), rows.dtype)
             if None not in (*given.shape, n) and math.prod(given.shape) not in (1, n):
                 raise ValueError(
                     f"`sample_weight` must hold one weight for each of the {n} examples. "

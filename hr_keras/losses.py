@@ -6,7 +6,7 @@ import numbers
 import keras
 from keras import ops
 
-from hr_keras import distribution, information, inputs
+from hr_keras import distribution, fused, information, inputs
 
 _REDUCTIONS = ("sum_over_batch_size", "mean", "mean_with_sample_weight")
 
@@ -98,7 +98,12 @@ class HRLoss(keras.losses.Loss):
     def __call__(self, y_true, y_pred, sample_weight=None):
         distribution.refuse_unsupported()
         with keras.name_scope(self.name):
-            labels, log_q, weights = self._prepare(y_true, y_pred, sample_weight)
+            labels, outputs, weights, are_logits = inputs.prepare_outputs(
+                y_true, y_pred, sample_weight, self.from_logits, self._given_dtype
+            )
+            if self._running is None and fused.is_possible(labels, are_logits):
+                return fused.hr_risk(labels, outputs, self.alpha, weights)
+            log_q = information.log_probabilities(outputs, are_logits)
             # One row a replica: the expectation runs over the global batch.
             rows = distribution.gather_rows(
                 information.hr_statistics(labels, log_q, self.alpha, weights)
@@ -112,7 +117,9 @@ class HRLoss(keras.losses.Loss):
 
     def call(self, y_true, y_pred):
         """The loss of each example as a batch of its own, H + r/(α−1): `(n,)`, not reduced."""
-        labels, log_q, _ = self._prepare(y_true, y_pred)
+        labels, log_q, _ = inputs.prepare(
+            y_true, y_pred, from_logits=self.from_logits, dtype=self._given_dtype
+        )
         return information.hr_per_example(labels, log_q, self.alpha)
 
     def get_config(self):
@@ -124,9 +131,6 @@ class HRLoss(keras.losses.Loss):
             "normalizer": self.normalizer,
             "momentum": self.momentum,
         }
-
-    def _prepare(self, y_true, y_pred, sample_weight=None):
-        return inputs.prepare(y_true, y_pred, sample_weight, self.from_logits, self._given_dtype)
 
 
 def _running_normalizer(normalizer, momentum):
