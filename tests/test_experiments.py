@@ -104,6 +104,20 @@ def test_every_epoch_sees_every_example_once_in_an_order_of_its_own(digits):
         np.testing.assert_array_equal(images, labels)
 
 
+def test_stored_pixels_give_the_batches_of_decoded_ones(digits):
+    stored = datasets.load("mnist10k", dtype=None).train
+    for split in (stored, digits.train):
+        assert (split.images.dtype == "uint8") == (split is stored)
+    pairs = zip(
+        realization.batches(stored, 500, 0, 0, 1),
+        realization.batches(digits.train, 500, 0, 0, 1),
+        strict=True,
+    )
+    for (images, labels), (decoded, same) in pairs:
+        np.testing.assert_array_equal(images, decoded)
+        np.testing.assert_array_equal(labels, same)
+
+
 @pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGKILL])
 def test_interrupted_training_ends_with_the_same_bits(tmp_path, small_npz, signal_number):
     """Stopped as soon as a first checkpoint is there, started again, against never stopped."""

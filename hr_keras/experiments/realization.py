@@ -58,7 +58,7 @@ def run(protocol, loss, index, folder, data_dir=None, on_epoch=None):
         return _read_result(path) if chief else None
     started = time.perf_counter()
     seed = protocol.seed + index
-    data = datasets.load(protocol.dataset, protocol.validation, seed, data_dir)
+    data = _load(protocol, seed, data_dir)
     checkpoint = _Checkpoint(path.with_suffix(".checkpoint.npz"), on_epoch, writes=chief)
     model = _train(protocol, loss, seed, data, checkpoint)
     if not chief:
@@ -77,6 +77,16 @@ def run(protocol, loss, index, folder, data_dir=None, on_epoch=None):
     write_atomically(path, json.dumps(result, indent=1, allow_nan=False) + "\n")
     checkpoint.path.unlink(missing_ok=True)
     return result
+
+
+def _load(protocol, seed, data_dir):
+    """Training images as they are stored, uint8 if possible: they are the most of the data."""
+    data = datasets.load(protocol.dataset, protocol.validation, seed, data_dir, dtype=None)
+    evaluated = {
+        name: datasets.Split(datasets.to_unit_interval(split.images), split.labels)
+        for name, split in (("validation", data.validation), ("test", data.test))
+    }
+    return data._replace(**evaluated)
 
 
 def _read_result(path):
@@ -166,12 +176,19 @@ def batches(split, batch_size, seed, first_epoch, epochs):
     The order depends on `(seed, epoch)` alone, so that training which goes on sees what it
     would have seen. (`fit` on arrays, after `set_random_seed`, uses one order in all epochs.)
 
+    Args:
+        split: a `datasets.Split`. uint8 images stay so until their batch is made.
+
     Returns:
-        A `tf.data.Dataset` of `(images, labels)`; the last batch of an epoch may be short.
+        A `tf.data.Dataset` of `(images, labels)`, images in [0, 1]; the last batch of an epoch
+        may be short.
     """
     import tensorflow as tf
 
     images, labels = map(tf.constant, split)
+    # Captured, not a constant of the graph: TensorFlow would make of the division a product
+    # with 1/255, whose last bits are others.
+    highest_pixel = tf.constant(255.0)
     n = len(split.images)
 
     def epoch_batches(epoch):
@@ -180,10 +197,15 @@ def batches(split, batch_size, seed, first_epoch, epochs):
         )
         return tf.data.Dataset.from_tensor_slices(order).batch(batch_size)
 
+    def decoded(pixels):
+        if pixels.dtype != tf.uint8:
+            return pixels
+        return tf.cast(pixels, "float32") / highest_pixel
+
     return (
         tf.data.Dataset.range(first_epoch, epochs)
         .flat_map(epoch_batches)
-        .map(lambda chosen: (tf.gather(images, chosen), tf.gather(labels, chosen)))
+        .map(lambda chosen: (decoded(tf.gather(images, chosen)), tf.gather(labels, chosen)))
         .prefetch(tf.data.AUTOTUNE)
     )
 
