@@ -1,6 +1,9 @@
 """The command line: parse, build a protocol, run, print."""
 
 import contextlib
+import dataclasses
+import functools
+import inspect
 import os
 import pathlib
 import sys
@@ -17,6 +20,80 @@ app = typer.Typer(
 )
 
 
+@dataclasses.dataclass
+class _Options:
+    """What every experiment can be asked for; the help of each command lists them."""
+
+    preset: Annotated[
+        Optional[str],
+        typer.Option(
+            help="quick (the default), paper-mnist, paper-cifar10 or paper-svhn. In a run folder, "
+            "its own protocol counts instead."
+        ),
+    ] = None
+    data: Annotated[
+        Optional[list[str]],
+        typer.Option(
+            help="mnist10k (ships with this package), mnist, fashion_mnist, cifar10, "
+            "svhn_cropped, or the path of an .npz file. Several: give it several times."
+        ),
+    ] = None
+    model: Annotated[Optional[str], typer.Option(help="mnist_cnn or resnet8.")] = None
+    realizations: Annotated[
+        Optional[int], typer.Option(help="Independent repetitions; may grow from call to call.")
+    ] = None
+    alpha: Annotated[Optional[float], typer.Option(help="Order of the Rényi divergence, > 1.")] = (
+        None
+    )
+    epochs: Annotated[Optional[int], typer.Option(help="Training epochs.")] = None
+    learning_rate: Annotated[
+        Optional[float], typer.Option(help="Of the optimizer, at the start.")
+    ] = None
+    seed: Annotated[Optional[int], typer.Option(help="Seed of the first realization.")] = None
+    strategy: Annotated[
+        Optional[str],
+        typer.Option(
+            help="auto, none, mirrored or multiworker (tf.distribute). multiworker: the same "
+            "command in every process, each with its TF_CONFIG; the output folder is shared."
+        ),
+    ] = None
+    output: Annotated[
+        Optional[pathlib.Path],
+        typer.Option(
+            help="Run folder, or a folder of run folders; runs/… by default. What is there is "
+            "kept and used: a finished one is not trained again."
+        ),
+    ] = None
+    data_dir: Annotated[
+        Optional[pathlib.Path], typer.Option(help="Where tensorflow-datasets has its data.")
+    ] = None
+
+    def plan(self):
+        """The runs that are meant, see `experiments.runs.plan`."""
+        from hr_keras.experiments import runs
+
+        names = ("model", "realizations", "alpha", "epochs", "learning_rate", "seed", "strategy")
+        changes = {name: getattr(self, name) for name in names}
+        return runs.plan(self.output, self.preset, tuple(self.data or ()), **changes)
+
+
+def _command(function):
+    """A command with the options of `_Options`, given to it as one value, and its own after."""
+    shared = list(inspect.signature(_Options).parameters.values())
+    own = list(inspect.signature(function).parameters.values())[1:]
+
+    @functools.wraps(function)
+    def command(**values):
+        options = _Options(**{option.name: values.pop(option.name) for option in shared})
+        _import_tensorflow_quietly()
+        return function(options, **values)
+
+    parameters = [option.replace(kind=inspect.Parameter.KEYWORD_ONLY) for option in shared + own]
+    command.__signature__ = inspect.Signature(parameters)
+    command.__annotations__ = {option.name: option.annotation for option in parameters}
+    return app.command()(command)
+
+
 @app.callback(invoke_without_command=True)
 def _app(
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
@@ -28,92 +105,40 @@ def _app(
         raise typer.Exit
 
 
-@app.command()
-def table(
-    preset: Annotated[
-        str, typer.Option(help="quick, or paper: its MNIST protocol, 1000 epochs.")
-    ] = "quick",
-    data: Annotated[
-        Optional[str],
-        typer.Option(
-            help="mnist10k (ships with this package), mnist, fashion_mnist, cifar10, "
-            "svhn_cropped, or the path of an .npz file."
-        ),
-    ] = None,
-    model: Annotated[Optional[str], typer.Option(help="mnist_cnn or resnet8.")] = None,
-    realizations: Annotated[
-        Optional[int], typer.Option(help="Independent repetitions; may grow from call to call.")
-    ] = None,
-    alpha: Annotated[
-        Optional[float], typer.Option(help="Order of the Rényi divergence, > 1.")
-    ] = None,
-    epochs: Annotated[Optional[int], typer.Option(help="Training epochs.")] = None,
-    learning_rate: Annotated[Optional[float], typer.Option(help="Of plain SGD.")] = None,
-    seed: Annotated[Optional[int], typer.Option(help="Seed of the first realization.")] = None,
-    strategy: Annotated[
-        Optional[str],
-        typer.Option(
-            help="auto, none, mirrored or multiworker (tf.distribute). multiworker: the same "
-            "command in every process, each with its TF_CONFIG; the output folder is shared."
-        ),
-    ] = None,
-    output: Annotated[
-        Optional[pathlib.Path], typer.Option(help="Run folder; runs/… by default.")
-    ] = None,
-    data_dir: Annotated[
-        Optional[pathlib.Path], typer.Option(help="Where tensorflow-datasets has its data.")
-    ] = None,
-):
+@_command
+def table(options):
     """Table 1: train on CE and on HR, attack both with FGSM, as published and exactly."""
+    from hr_keras import outputs
+
+    _publish(options, outputs.table)
+
+
+def _publish(options, write):
+    """Train what is missing, then draw from what is saved: `write(plan, results)` → Markdown."""
     from rich.console import Console
     from rich.markdown import Markdown
 
-    _import_tensorflow_quietly()
     from hr_keras import distribution
-    from hr_keras.experiments import protocol as protocols
     from hr_keras.experiments import table as experiment
     from hr_keras.logits import check_backend
 
     check_backend()
-    protocol = protocols.from_preset(
-        preset,
-        dataset=data,
-        model=model,
-        realizations=realizations,
-        alpha=alpha,
-        epochs=epochs,
-        learning_rate=learning_rate,
-        seed=seed,
-        strategy=strategy,
-    )
-    folder = output or pathlib.Path("runs") / protocol.name
-    workers = distribution.get_strategy(protocol.strategy)
+    plan = options.plan()
+    workers = distribution.get_strategy(plan.runs[0].protocol.strategy)
     chief = distribution.is_chief(workers)
     console = Console(quiet=not chief)
     if chief:  # what is wrong is said before the progress bar
-        experiment.open_folder(folder, protocol)
-    with _progress(console, protocol) as on_epoch:
-        results = experiment.run(protocol, folder, data_dir, on_epoch)
+        for run in plan.runs:
+            experiment.open_folder(run.folder, run.protocol)
+    with _progress(console, plan) as on_epoch:
+        results = [
+            experiment.run(*run, options.data_dir, functools.partial(on_epoch, k))
+            for k, run in enumerate(plan.runs)
+        ]
     if chief:
-        console.print(Markdown(_write_table(folder, protocol, results)))
-        console.print(f"\nTables, figure, models and results: {folder}", markup=False)
+        console.print(Markdown(write(plan, results)))
+        console.print(f"\nTables, pictures, models and results: {plan.folder}", markup=False)
     distribution.from_chief(0, workers)  # a worker that left earlier would take the chief along
-
-
-def _write_table(folder, protocol, results):
-    """Write the table in every format, and the figure; returns the table as Markdown."""
-    from hr_keras import plots, report
-    from hr_keras.experiments import table as experiment
-    from hr_keras.files import write_atomically
-
-    cells = experiment.cells(results)
-    text = report.table_markdown(protocol, cells)
-    write_atomically(folder / "table.md", text)
-    write_atomically(folder / "table.csv", report.table_csv(cells))
-    write_atomically(folder / "table.json", report.table_json(protocol, cells))
-    title = f"FGSM with CE on the validation split: {pathlib.PurePath(protocol.dataset).stem}"
-    write_atomically(folder / "figure.png", plots.accuracy_against_epoch(results, title))
-    return text
 
 
 def main():
@@ -149,8 +174,11 @@ def _import_tensorflow_quietly():
 
 
 @contextlib.contextmanager
-def _progress(console, protocol):
-    """A progress bar over all epochs, with the time left; yields `on_epoch` for the experiment."""
+def _progress(console, plan, losses=2):
+    """A progress bar over all epochs of all runs, with the time left.
+
+    Yields `on_epoch(number of the run, realization, loss, epochs done)` for the experiment.
+    """
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -161,7 +189,7 @@ def _progress(console, protocol):
     )
 
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("epochs,"),
@@ -170,15 +198,19 @@ def _progress(console, protocol):
         TimeRemainingColumn(),
         TextColumn("left"),
     )
+    sizes = [losses * run.protocol.realizations * run.protocol.epochs for run in plan.runs]
     with Progress(*columns, console=console) as progress:
-        task = progress.add_task("starting", total=2 * protocol.realizations * protocol.epochs)
+        task = progress.add_task("starting", total=sum(sizes))
 
-        def on_epoch(index, loss, done):
-            before = (2 * index + (loss == "hr")) * protocol.epochs
+        def on_epoch(k, index, loss, done):
+            protocol = plan.runs[k].protocol
+            number = losses * index + (loss == "hr") * (losses - 1)
+            name = f"{plan.runs[k].folder.name}, " if len(plan.runs) > 1 else ""
             progress.update(
                 task,
-                completed=before + done,
-                description=f"realization {index + 1}/{protocol.realizations}, {loss.upper()}",
+                completed=sum(sizes[:k]) + number * protocol.epochs + done,
+                description=f"{name}realization {index + 1}/{protocol.realizations}, "
+                f"{loss.upper()}",
             )
 
         try:

@@ -5,6 +5,9 @@ import dataclasses
 import io
 import json
 
+from hr_keras.experiments import paper
+from hr_keras.experiments.protocol import PRESETS
+
 _HEADINGS = {
     "CE": "CE-trained, CE attack",
     "HR_CE": "HR-trained, CE attack",
@@ -25,43 +28,59 @@ _ROUTES = {
     ),
 }
 
+_BESIDE = {"probabilities": "as published", "logits": "exact"}
 
-def table_markdown(protocol, cells):
-    """Table 1 in the paper's layout, once for each route of the attack, as Markdown.
+
+def table_markdown(tables):
+    """Table 1 in the paper's layout, once for each route of the attack, and beside the paper.
 
     Args:
-        protocol: the `Protocol` of the results.
-        cells: from `experiments.table.cells`.
+        tables: of `experiments.table.Table`, one for each data set; several share the cells,
+            as in the paper.
     """
-    lines = [f"# Test accuracy under FGSM: {plain_text(protocol.dataset)}", "", _setting(protocol)]
+    names = [plain_text(table.protocol.dataset) for table in tables]
+    lines = [f"# Test accuracy under FGSM: {', '.join(names)}", ""]
+    if len(tables) > 1:
+        lines += [f"Each cell: {' · '.join(names)}.", ""]
+    lines += [f"{_of(name, tables)}{_setting(table)}" for name, table in _named(names, tables)]
     for through, (title, note) in _ROUTES.items():
-        chosen = [cell for cell in cells if cell.through == through]
-        columns = list(dict.fromkeys(cell.column for cell in chosen))
-        lines += ["", f"## {title}", ""]
-        lines += ["| ε | " + " | ".join(_HEADINGS[column] for column in columns) + " |"]
-        lines += ["|---|" + "---|" * len(columns)]
-        for epsilon in dict.fromkeys(cell.epsilon for cell in chosen):
-            row = {cell.column: _cell(cell) for cell in chosen if cell.epsilon == epsilon}
-            lines += [f"| {epsilon:g} | " + " | ".join(row[column] for column in columns) + " |"]
-        lines += ["", note]
-    return "\n".join([*lines, "", _errors(cells[0].realizations)]) + "\n"
+        lines += ["", f"## {title}", "", *_accuracies(tables, through), "", note]
+    lines += [
+        "",
+        *(f"{_of(name, tables)}{_errors(table)}" for name, table in _named(names, tables)),
+    ]
+    for name, table in _named(names, tables):
+        lines += ["", *_beside_the_paper(name, table), "", *_claims(name, table)]
+    return "\n".join(lines) + "\n"
 
 
-def table_csv(cells):
-    """The cells as CSV, a line each."""
+def table_csv(tables):
+    """The cells of all tables as CSV, a line each."""
+    return rows_csv([cell for table in tables for cell in table.cells])
+
+
+def claims_csv(tables):
+    """The paired differences HR − CE of all tables as CSV, a line each."""
+    return rows_csv([claim for table in tables for claim in table.claims])
+
+
+def table_json(tables):
+    """Protocols, cells and claims as JSON: an object for each table, in a list if several."""
+    content = [dataclasses.asdict(table) for table in tables]
+    return to_json(content[0] if len(content) == 1 else content)
+
+
+def rows_csv(rows):
+    """Values of one dataclass as CSV: a line with the names of the fields, then a line each."""
     buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, [field.name for field in dataclasses.fields(cells[0])])
+    writer = csv.DictWriter(buffer, [field.name for field in dataclasses.fields(rows[0])])
     writer.writeheader()
-    writer.writerows(map(dataclasses.asdict, cells))
+    writer.writerows(map(dataclasses.asdict, rows))
     return buffer.getvalue()
 
 
-def table_json(protocol, cells):
-    """Protocol and cells as JSON."""
-    content = {
-        "protocol": dataclasses.asdict(protocol),
-        "cells": list(map(dataclasses.asdict, cells)),
-    }
+def to_json(content):
+    """JSON as all result files have it."""
     return json.dumps(content, indent=1, allow_nan=False) + "\n"
 
 
@@ -73,28 +92,171 @@ def plain_text(text):
     return printable
 
 
-def _setting(protocol):
+def rows_markdown(header, rows):
+    """The lines of a Markdown table."""
+    first, *others = (f"| {' | '.join(row)} |" for row in (header, *rows))
+    return [first, "|" + "---|" * len(header), *others]
+
+
+def share(value):
+    """A number such as an accuracy with three decimals, without the zero before the point."""
+    return f"{value:.3f}".replace("0.", ".", 1) if abs(value) < 1 else f"{value:.3f}"
+
+
+def signed(value):
+    """A difference of shares, with its sign."""
+    return f"{'−' if value < 0 else '+'}{share(abs(value))}"
+
+
+def mean_and_error(mean, standard_error):
+    """`.717 ± .013`, or the mean alone where there is no standard error."""
+    return share(mean) + ("" if standard_error is None else f" ± {share(standard_error)}")
+
+
+def setting(protocol):
+    """The protocol in a line."""
+    optimizer = {"sgd": "SGD", "adam": "Adam"}[protocol.optimizer]
+    schedule = ", ".join(f"×{factor:g} from {epoch}" for epoch, factor in protocol.schedule)
     return (
-        f"{protocol.model}, SGD {protocol.learning_rate:g}, {protocol.epochs} epochs, "
-        f"batch {protocol.batch_size}, α = {protocol.alpha:g}, "
-        f"seed {protocol.seed}, preset `{protocol.preset}`."
+        f"{protocol.model}, {optimizer} {protocol.learning_rate:g}"
+        f"{f' ({schedule})' if schedule else ''}, {protocol.epochs} epochs, "
+        f"batch {protocol.batch_size}, {'mean image subtracted, ' if protocol.mean_image else ''}"
+        f"α = {protocol.alpha:g}, seed {protocol.seed}, preset `{protocol.preset}`."
     )
 
 
+def errors(realizations):
+    """What stands behind a ±."""
+    if realizations < 2:
+        return "One realization: no standard error. Ask for more with `--realizations`."
+    return f"Mean ± standard error over {realizations} realizations."
+
+
+def _named(names, tables):
+    return zip(names, tables, strict=True)
+
+
+def _of(name, tables):
+    return f"- {name}: " if len(tables) > 1 else ""
+
+
+def _setting(table):
+    return setting(table.protocol)
+
+
+def _errors(table):
+    return errors(table.cells[0].realizations)
+
+
+def _accuracies(tables, through):
+    epsilons = [
+        dict.fromkeys(cell.epsilon for cell in table.cells if cell.through == through)
+        for table in tables
+    ]
+    found = {
+        (k, cell.column, cell.epsilon): _cell(cell)
+        for k, table in enumerate(tables)
+        for cell in table.cells
+        if cell.through == through
+    }
+    rows = [
+        [
+            f"{epsilon:g}",
+            *(
+                " · ".join(found.get((k, column, epsilon), "–") for k in range(len(tables)))
+                for column in _HEADINGS
+            ),
+        ]
+        for epsilon in sorted({epsilon for one in epsilons for epsilon in one})
+    ]
+    return rows_markdown(["ε", *_HEADINGS.values()], rows)
+
+
 def _cell(cell):
-    text = _share(cell.accuracy)
-    if cell.standard_error is not None:
-        text += f" ± {_share(cell.standard_error)}"
+    text = mean_and_error(cell.accuracy, cell.standard_error)
     if cell.through == "probabilities" and cell.epsilon > 0:
         text += f" ({cell.zero_gradient_share:.0%})"
     return text
 
 
-def _share(value):
-    return f"{value:.3f}".removeprefix("0")
+def _beside_the_paper(name, table):
+    published = {(c.epsilon, c.column, c.through): c for c in table.cells if c.paper is not None}
+    if not published:
+        return [f"## {name} beside the paper", "", "The paper has no such column."]
+    dataset = table.protocol.dataset
+    rows = [
+        [
+            f"{epsilon:g}",
+            _HEADINGS[column],
+            share(published[epsilon, column, "logits"].paper),
+            *(text for through in _BESIDE for text in _ours(published[epsilon, column, through])),
+        ]
+        for epsilon, column, through in published
+        if through == "logits"
+    ]
+    header = ["ε", "cell", "paper"]
+    header += [text for route in _BESIDE.values() for text in (route, "difference")]
+    lines = [f"## {name} beside the paper's column {paper.DATASETS[dataset]}", ""]
+    if dataset in paper.NOTES:
+        lines += [paper.NOTES[dataset], ""]
+    if differences := _from_paper(table.protocol):
+        lines += [f"Not the paper's protocol: {differences}.", ""]
+    return lines + rows_markdown(header, rows)
 
 
-def _errors(realizations):
-    if realizations < 2:
-        return "One realization: no standard error. Ask for more with `--realizations`."
-    return f"Mean ± standard error over {realizations} realizations."
+def _from_paper(protocol):
+    """What of the training is not as in the preset that is the paper's for this data set."""
+    preset = PRESETS[paper.PRESETS[paper.DATASETS[protocol.dataset]]]
+    return ", ".join(
+        f"{name.replace('_', ' ')} {getattr(protocol, name)} for {getattr(preset, name)}"
+        for name in (
+            "model",
+            "alpha",
+            "epochs",
+            "batch_size",
+            "optimizer",
+            "learning_rate",
+            "schedule",
+            "mean_image",
+            "realizations",
+        )
+        if getattr(protocol, name) != getattr(preset, name)
+    )
+
+
+def _ours(cell):
+    return mean_and_error(cell.accuracy, cell.standard_error), signed(cell.difference)
+
+
+def _claims(name, table):
+    by_route = {(claim.epsilon, claim.attack, claim.through): claim for claim in table.claims}
+    rows = [
+        [
+            f"{epsilon:g}",
+            attack.upper() if epsilon > 0 else "none",
+            "–" if claim.paper is None else signed(claim.paper),
+            *(text for route in _BESIDE for text in _verdict(by_route[epsilon, attack, route])),
+        ]
+        for (epsilon, attack, through), claim in by_route.items()
+        if through == "logits"
+    ]
+    header = ["ε", "attack", "paper"]
+    header += [text for route in _BESIDE.values() for text in (route, "HR better?")]
+    pairs = table.claims[0].pairs
+    note = (
+        f"Mean over {pairs} pairs that share their seed, and its 95 % interval (Student's t). "
+        '"Undecided": the interval holds 0.'
+        if pairs > 1
+        else "One pair: no interval, and no telling chance from effect. Ask for more with "
+        "`--realizations`."
+    )
+    title = f"## {name}: accuracy trained on HR − accuracy trained on CE"
+    return [title, "", *rows_markdown(header, rows), "", note]
+
+
+def _verdict(claim):
+    better = "yes" if claim.direction_holds else "no"
+    if claim.low is None:
+        return signed(claim.difference), better
+    interval = f"{signed(claim.difference)} [{signed(claim.low)}, {signed(claim.high)}]"
+    return interval, better if claim.beyond_chance else "undecided"

@@ -20,8 +20,9 @@ import zipfile
 import keras
 import numpy as np
 
-from hr_keras import callbacks, datasets, distribution, evaluation, models, training_loop
+from hr_keras import callbacks, datasets, distribution, evaluation, metrics, models, training_loop
 from hr_keras.attacks.objectives import ROUTES
+from hr_keras.experiments import measurements
 from hr_keras.experiments.protocol import LOSSES
 from hr_keras.files import write_atomically
 from hr_keras.losses import HRLoss
@@ -41,9 +42,11 @@ def run(protocol, loss, index, folder, data_dir=None, on_epoch=None):
             start where training goes on.
 
     Returns:
-        A dict: `loss, index, seed, history, test, test_size, seconds, versions`; `test` is a
-        list of rows `through, attack, epsilon, accuracy, zero_gradient_share`. `None` in a
-        worker that is not the chief.
+        A dict: `loss, index, seed, history, test, test_size, confusion, terms, seconds,
+        versions`; `test` is a list of rows `through, attack, epsilon, accuracy,
+        zero_gradient_share`; for `confusion` and `terms` see `measurements`. Where the protocol
+        says `evaluated_on="validation"`, `validation, validation_size` are in place of these
+        four. `None` in a worker that is not the chief.
 
     Raises:
         ValueError: for an unknown loss; if training goes on from a checkpoint that not every
@@ -55,7 +58,7 @@ def run(protocol, loss, index, folder, data_dir=None, on_epoch=None):
     strategy = distribution.get_strategy(protocol.strategy)  # before any other TensorFlow
     chief = distribution.is_chief(strategy)
     if distribution.from_chief(path.exists(), strategy):
-        return _read_result(path) if chief else None
+        return _read_result(path, protocol) if chief else None
     started = time.perf_counter()
     seed = protocol.seed + index
     data = datasets.load(protocol.dataset, protocol.validation, seed, data_dir)
@@ -68,8 +71,7 @@ def run(protocol, loss, index, folder, data_dir=None, on_epoch=None):
         "index": index,
         "seed": seed,
         "history": _history(checkpoint.epochs),
-        "test": _attack(protocol, model, data.test),
-        "test_size": len(data.test.images),
+        **_evaluate(protocol, model, data),
         "seconds": round(checkpoint.seconds + time.perf_counter() - started, 1),
         "versions": _versions(),
     }
@@ -79,10 +81,11 @@ def run(protocol, loss, index, folder, data_dir=None, on_epoch=None):
     return result
 
 
-def _read_result(path):
+def _read_result(path, protocol):
     try:
         result = json.loads(path.read_bytes())
-        if not {"loss", "index", "history", "test", "test_size"} <= result.keys():
+        size = f"{protocol.evaluated_on}_size"
+        if not {"loss", "index", "history", protocol.evaluated_on, size} <= result.keys():
             raise ValueError("a part is missing")
     except (ValueError, AttributeError) as error:
         raise ValueError(
@@ -102,15 +105,39 @@ def build(protocol, loss, seed, data):
             f"Keras fails on a first batch that they can't divide. Received: {protocol.batch_size}"
         )
     with strategy.scope():
-        model = make(data.train.images.shape[1:], data.num_classes, seed=seed)
-        optimizer = keras.optimizers.SGD(protocol.learning_rate)
+        model = make(
+            data.train.images.shape[1:],
+            data.num_classes,
+            mean_image=data.train.images.mean(axis=0, dtype="float64")
+            if protocol.mean_image
+            else None,
+            seed=seed,
+        )
+        optimizer = _optimizer(protocol, len(data.train.images))
         optimizer.build(model.trainable_variables)
         model.compile(
             optimizer,
             loss=HRLoss(protocol.alpha) if loss == "hr" else "sparse_categorical_crossentropy",
-            metrics=["accuracy"],
+            metrics=["accuracy", metrics.ErrorBound(protocol.alpha)],
         )
     return model
+
+
+def _optimizer(protocol, examples):
+    """The optimizer of a protocol; its steps, which a checkpoint keeps, lead the schedule."""
+    make = {"sgd": keras.optimizers.SGD, "adam": keras.optimizers.Adam}[protocol.optimizer]
+    if not protocol.schedule:
+        return make(protocol.learning_rate)
+    steps = math.ceil(examples / protocol.batch_size)
+    return make(
+        keras.optimizers.schedules.PiecewiseConstantDecay(
+            [epoch * steps - 1 for epoch, _ in protocol.schedule],  # up to and with this step
+            [
+                protocol.learning_rate * factor
+                for factor in (1.0, *dict(protocol.schedule).values())
+            ],
+        )
+    )
 
 
 def _train(protocol, loss, seed, data, checkpoint):
@@ -182,10 +209,22 @@ def batches(split, batch_size, seed, first_epoch, epochs):
     )
 
 
-def _attack(protocol, model, test):
+def _evaluate(protocol, model, data):
+    """What is kept of a trained model, on the split that the protocol says."""
+    split = getattr(data, protocol.evaluated_on)
+    kept = {
+        protocol.evaluated_on: _attack(protocol, model, split),
+        f"{protocol.evaluated_on}_size": len(split.images),
+    }
+    if protocol.evaluated_on == "test":
+        kept |= measurements.measure(protocol, model, data)
+    return kept
+
+
+def _attack(protocol, model, split):
     rows = []
     for through in ROUTES:
-        swept = evaluation.sweep(model, *test, LOSSES, protocol.epsilons, through)
+        swept = evaluation.sweep(model, *split, LOSSES, protocol.epsilons, through)
         rows += [
             {
                 "through": through,
