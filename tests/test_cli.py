@@ -1,11 +1,13 @@
 import pathlib
 import shutil
 
+import keras
 import numpy as np
 import pytest
+from test_datasets import generated, prepare_tfds
 from typer.testing import CliRunner
 
-from hr_keras import cli, datasets
+from hr_keras import cli, report
 from hr_keras.experiments import realization
 
 RESULTS = pathlib.Path(__file__).parent.parent / "results"
@@ -38,39 +40,60 @@ def test_a_table_from_one_command(tmp_path):
     assert {"protocol.json", "table.md", "table.csv", "table.json", "figure.png"} <= names
 
 
-def test_several_data_sets_share_a_table(tmp_path):
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """Generated images in the on-disk format of tensorflow-datasets, and as a file."""
+    folder = tmp_path_factory.mktemp("tfds")
+    prepare_tfds("cifar10", (32, 32, 3), folder, train=100)
+    prepare_tfds("svhn_cropped", (32, 32, 3), folder, train=100)
+    images, labels = generated((12, 12, 1), 100)
+    np.savez(folder / "a|b*.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
+    return folder
+
+
+def test_several_data_sets_share_a_table(prepared, tmp_path):
     """One with a column in the paper and one without; then again from the folder alone."""
-    data = datasets.load("mnist10k", validation=0)
-    path = tmp_path / "a|b*.npz"
-    np.savez(
-        path,
-        x_train=data.train.images[:300], y_train=data.train.labels[:300],
-        x_test=data.test.images[:100], y_test=data.test.labels[:100],
-    )  # fmt: skip
-    folder = tmp_path / "runs"
+    file = tmp_path / "a|b*.npz"
+    shutil.copy(prepared / file.name, file)
     result = invoke(
-        "table", "--data", path, "--data", "mnist10k", "--epochs", 1, "--realizations", 1,
-        "--output", folder,
+        "table", "--data", file, "--data", "cifar10", "--data-dir", prepared,
+        "--epochs", 1, "--realizations", 1, "--output", tmp_path / "runs",
     )  # fmt: skip
     assert result.exit_code == 0, result.output
-    assert {path.name for path in folder.iterdir()} == {
-        "mnist10k", "a|b*", "table.md", "table.csv", "table.json", "claims.csv",
+    names = {path.name for path in (tmp_path / "runs").iterdir()}
+    assert names == {
+        "cifar10", "a|b*", "table.md", "table.csv", "table.json", "claims.csv",
     }  # fmt: skip
-    text = (folder / "table.md").read_text()
-    assert (
-        f"Each cell: mnist10k · {str(path).replace('|', chr(92) + '|')}".replace(
-            "*", chr(92) + "*"
-        ).replace("_", chr(92) + "_")
-        in text
-    )
-    assert "beside the paper's column MNIST" in text
+    text = (tmp_path / "runs" / "table.md").read_text()
+    assert f"Each cell: cifar10 · {report.plain_text(file)}." in text
+    assert "beside the paper's column CIFAR-10" in text
     assert "The paper has no such column." in text
-    for name in ("mnist10k", "a|b*"):
-        assert (folder / name / "figure.png").exists()
-    before = contents(folder)
-    path.unlink()
-    assert invoke("table", "--output", folder).exit_code == 0
-    assert contents(folder) == before
+    for name in ("cifar10", "a|b*"):
+        assert (tmp_path / "runs" / name / "figure.png").exists()
+    before = contents(tmp_path / "runs")
+    file.unlink()
+    again = invoke("table", "--output", tmp_path / "runs")
+    assert again.exit_code == 0, again.output
+    assert contents(tmp_path / "runs") == before
+
+
+@pytest.mark.parametrize("name", ["cifar10", "svhn"])
+def test_the_resnet_presets_run_end_to_end(name, prepared, tmp_path):
+    """Through tensorflow-datasets, on 100 generated images."""
+    result = invoke(
+        "table", "--preset", f"paper-{name}", "--data-dir", prepared, "--epochs", 2,
+        "--realizations", 1, "--output", tmp_path / "run",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    column = {"cifar10": "CIFAR-10", "svhn": "SVHN"}[name]
+    assert f"beside the paper's column {column}" in (tmp_path / "run" / "table.md").read_text()
+    for loss in ("ce", "hr"):
+        model = keras.models.load_model(tmp_path / "run" / f"realization-0-{loss}.keras")
+        assert model.name == "resnet8"
+        layers = {layer.name for layer in model.layers}
+        assert ("subtract_mean" in layers) == (name == "cifar10")
+        assert isinstance(model.optimizer, keras.optimizers.Adam)
+        assert int(model.optimizer.iterations) == 2
 
 
 @pytest.mark.parametrize("folder", sorted(path.parent for path in RESULTS.glob("*/table.md")))

@@ -11,7 +11,10 @@ from hr_keras.attacks import FGSM
 from hr_keras.attacks.objectives import ROUTES
 
 # Orders at which the divergence is kept; the tightest bound of a range is read off it.
-UPPER_ALPHAS = (1.05, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6, 1.8, 2.0, 2.5, 3.0, 4.0, 6.0, 10.0)
+UPPER_ALPHAS = (
+    1.01, 1.02, 1.05, 1.1, 1.15, 1.2, 1.3, 1.4, 1.5, 1.6, 1.8,
+    2.0, 2.5, 3.0, 4.0, 6.0, 10.0, 20.0, 50.0, 100.0,
+)  # fmt: skip
 LOWER_ALPHAS = (2.1, 2.25, 2.5, 3.0, 4.0, 6.0, 10.0, 20.0)
 LABEL_SMOOTHING = 0.1
 
