@@ -27,7 +27,9 @@ def upper_bound(entropy, divergence, alpha):
         >>> float(bounds.upper_bound(0.0, 0.3, alpha=1.6))  # certain, so never wrong
         0.0
     """
-    share = -ops.expm1(-ops.convert_to_tensor(entropy))
+    entropy = ops.convert_to_tensor(entropy)
+    divergence = ops.convert_to_tensor(divergence, entropy.dtype)
+    share = -ops.expm1(-entropy)
     # a power of the product, not exp of a log: 1 − e^(−H) may be 0
     exponent = (alpha - 1.0) / alpha
     return ops.minimum(share**exponent * ops.exp(exponent * divergence), 1.0)
@@ -85,8 +87,9 @@ def lower_bound(entropy, reversed_divergence, alpha, num_classes):
     if not 2 < alpha < math.inf:
         raise ValueError(f"`alpha` must be greater than 2. Received: alpha={alpha!r}")
     exponent = beta(num_classes) * (alpha - 1.0) / (alpha - 2.0)
-    share = -ops.expm1(-ops.convert_to_tensor(entropy))
-    return share**exponent * ops.exp(-ops.convert_to_tensor(reversed_divergence))
+    entropy = ops.convert_to_tensor(entropy)
+    reversed_divergence = ops.convert_to_tensor(reversed_divergence, entropy.dtype)
+    return (-ops.expm1(-entropy)) ** exponent * ops.exp(-reversed_divergence)
 
 
 @functools.cache

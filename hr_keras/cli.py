@@ -113,6 +113,46 @@ def table(options):
     _publish(options, outputs.table)
 
 
+@_command
+def figure(
+    options,
+    accuracy: Annotated[
+        Optional[list[float]],
+        typer.Option(
+            help="Validation accuracy to reach; may be given several times. By default 90, 95 "
+            "and 99 % of what every run reaches."
+        ),
+    ] = None,
+):
+    """Figure 1: validation accuracy against epoch, and the epochs to reach an accuracy."""
+    from hr_keras import outputs
+
+    _publish(options, functools.partial(outputs.figure, accuracies=tuple(accuracy or ())))
+
+
+@_command
+def confusion(
+    options,
+    epsilon: Annotated[
+        float, typer.Option(help="Size of the CE attack, one of the protocol's.")
+    ] = 0.1,
+):
+    """Semi-empirical confusion matrices under the CE attack, trained on CE and on HR."""
+    from hr_keras import outputs
+
+    _publish(
+        options, functools.partial(outputs.confusion, epsilon=epsilon, data_dir=options.data_dir)
+    )
+
+
+@_command
+def bounds(options):
+    """Proposition 1 and Corollary 1 on the trained models: the error and what bounds it."""
+    from hr_keras import outputs
+
+    _publish(options, functools.partial(outputs.bounds, data_dir=options.data_dir))
+
+
 def _publish(options, write):
     """Train what is missing, then draw from what is saved: `write(plan, results)` → Markdown."""
     from rich.console import Console

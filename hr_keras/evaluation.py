@@ -170,7 +170,7 @@ def log_probabilities(model, images, batch_size=256):
     images = np.asarray(images)
     classifier_output(model, images)
     step = compiled(
-        model, ("logits",), lambda model: lambda images, _: (logits_of(model(), images),)
+        model, ("logits",), lambda model: lambda images, labels: (logits_of(model(), images),)
     )
     unused = np.zeros(len(images), "int32")
     (logits,) = in_batches(step, images, unused, check_batch_size(batch_size))

@@ -268,12 +268,17 @@ def test_text_from_outside_cannot_format_a_report():
         assert f"\\{character}" in shown
 
 
-def test_the_figure_has_six_curves_and_the_same_bytes_again(run):
-    first, second = (plots.accuracy_against_epoch(run[1], r"$\frac{") for _ in range(2))
+def test_the_figure_has_six_curves_for_each_route_and_the_same_bytes_again(run):
+    first, second = (plots.accuracy_against_epoch(run[1], r"$\\frac{") for _ in range(2))
     assert first == second
-    assert first.startswith(b"\x89PNG")
-    keys = {key for key in run[1][0]["history"] if plots._epsilon(key) is not None}
-    assert keys == {"val_accuracy", "val_fgsm_ce_0.1_accuracy", "val_fgsm_ce_0.25_accuracy"}
+    assert first["png"].startswith(b"\x89PNG")
+    assert b"<svg" in first["svg"]
+    for through, start in (("logits", "val_fgsm"), ("probabilities", "val_published_fgsm")):
+        assert plots._accuracies(run[1][0]["history"], through) == [
+            (0.0, "val_accuracy"),
+            (0.1, f"{start}_ce_0.1_accuracy"),
+            (0.25, f"{start}_ce_0.25_accuracy"),
+        ]
     epochs, mean, error = plots._curve([[None, 0.5, 0.6], [None, 0.7, 0.6]])
     assert epochs == [2, 3]
     assert mean == pytest.approx([0.6, 0.6])

@@ -4,11 +4,14 @@ Each measurement is made once, on a trained model, and kept in the realization's
 that an older file lacks is made from the saved model.
 """
 
+import json
+
 import numpy as np
 
 from hr_keras import datasets, evaluation, information
 from hr_keras.attacks import FGSM
 from hr_keras.attacks.objectives import ROUTES
+from hr_keras.files import write_atomically
 
 # Orders at which the divergence is kept; the tightest bound of a range is read off it.
 UPPER_ALPHAS = (
@@ -31,9 +34,10 @@ def measure(protocol, model, data):
         `{"confusion": …, "terms": …}`, see `confusion` and `terms`; the latter for each split.
     """
     splits = data._asdict().items()
+    alphas = sorted({*UPPER_ALPHAS, protocol.alpha})
     return {
         "confusion": confusion(protocol, model, data.test),
-        "terms": {name: terms(model, *split) for name, split in splits},
+        "terms": {name: terms(model, *split, alphas) for name, split in splits},
     }
 
 
@@ -66,17 +70,18 @@ def _rows(matrix):
     return [[None if np.isnan(v) else round(v, 9) for v in row] for row in matrix.tolist()]
 
 
-def terms(model, images, labels):
+def terms(model, images, labels, alphas=UPPER_ALPHAS):
     """The terms of Proposition 1 for the empirical distribution of some data.
 
     Args:
         model: a Keras classifier.
         images: `(n, ...)`.
         labels: class numbers `(n,)`.
+        alphas: orders of the divergence.
 
     Returns:
         A dict: `examples`, `classes`, `error` P_e, `uncertainty` P_u, `entropy` H in nats,
-        `divergence`: pairs `[α, R]` for `UPPER_ALPHAS`, in nats. `smoothed` is about the same
+        `divergence`: pairs `[α, R]` for `alphas`, in nats. `smoothed` is about the same
         images with soft labels, (1 − s)·label + s/M: `label_smoothing` s, `error`, and
         `reversed_divergence`: pairs `[α, R']` for `LOWER_ALPHAS`, see `bounds.lower_bound`.
     """
@@ -90,7 +95,7 @@ def terms(model, images, labels):
         "error": float(np.mean(decisions != labels)),
         "uncertainty": float(np.mean(-np.expm1(log_q.max(axis=-1)))),
         "entropy": float(np.mean(information.conditional_entropy(log_q))),
-        "divergence": [[alpha, _divergence(labels, log_q, alpha)] for alpha in UPPER_ALPHAS],
+        "divergence": [[alpha, _divergence(labels, log_q, alpha)] for alpha in alphas],
         "smoothed": {
             "label_smoothing": LABEL_SMOOTHING,
             "error": float(1 - np.mean(soft[np.arange(len(soft)), decisions])),
@@ -119,7 +124,9 @@ def _log_mean_exp(exponents):
 
 
 def completed(protocol, result, part, folder, data_dir=None):
-    """A result that holds a measurement, made now from the saved model where it is missing.
+    """A result that holds a measurement.
+
+    Where it is missing, it is made from the saved model and kept in the result's file.
 
     Args:
         protocol: the `Protocol` of the run folder.
@@ -141,11 +148,15 @@ def completed(protocol, result, part, folder, data_dir=None):
             f"that it could be made from, {path}, is not there. Put the model there, or delete "
             f"{folder / stem}.json to train it again."
         )
-    return {**result, **measure(protocol, _load(path), _data(protocol, result, data_dir))}
+    data = datasets.load(protocol.dataset, protocol.validation, result["seed"], data_dir)
+    result = {**result, **measure(protocol, _load(path), data)}
+    write_atomically(folder / f"{stem}.json", result_json(result))
+    return result
 
 
-def _data(protocol, result, data_dir):
-    return datasets.load(protocol.dataset, protocol.validation, result["seed"], data_dir)
+def result_json(result):
+    """A realization's result as its file has it."""
+    return json.dumps(result, indent=1, allow_nan=False) + "\n"
 
 
 def _load(path):

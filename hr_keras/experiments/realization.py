@@ -76,7 +76,7 @@ def run(protocol, loss, index, folder, data_dir=None, on_epoch=None):
         "versions": _versions(),
     }
     _save(model, path.with_suffix(".keras"))
-    write_atomically(path, json.dumps(result, indent=1, allow_nan=False) + "\n")
+    write_atomically(path, measurements.result_json(result))
     checkpoint.path.unlink(missing_ok=True)
     return result
 
@@ -146,11 +146,6 @@ def _train(protocol, loss, seed, data, checkpoint):
     done = len(checkpoint.epochs)
     _check_same_start(done, checkpoint.path, model.distribute_strategy)
     if done < protocol.epochs:
-        attack = callbacks.FGSMCallback(
-            data.validation,
-            epsilons=[epsilon for epsilon in protocol.epsilons if epsilon > 0],
-            every=protocol.attack_every,
-        )
         _fit(model)(
             batches(data.train, protocol.batch_size, seed, done, protocol.epochs),
             steps_per_epoch=math.ceil(len(data.train.images) / protocol.batch_size),
@@ -158,10 +153,25 @@ def _train(protocol, loss, seed, data, checkpoint):
             epochs=protocol.epochs,
             validation_data=data.validation,
             validation_batch_size=256,
-            callbacks=[attack, checkpoint],
+            callbacks=[*_attacks(protocol, data.validation), checkpoint],
             verbose=0,
         )
     return model
+
+
+def _attacks(protocol, validation):
+    """Attacks on the validation split while the model trains: exactly, and as published."""
+    prefixes = {"logits": "val_fgsm", "probabilities": "val_published_fgsm"}
+    return [
+        callbacks.FGSMCallback(
+            validation,
+            epsilons=[epsilon for epsilon in protocol.epsilons if epsilon > 0],
+            every=protocol.attack_every,
+            through=through,
+            prefix=prefixes[through],
+        )
+        for through in ROUTES
+    ]
 
 
 def _fit(model):
