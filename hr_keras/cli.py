@@ -68,19 +68,18 @@ class _Options:
         Optional[pathlib.Path], typer.Option(help="Where tensorflow-datasets has its data.")
     ] = None
 
-    def plan(self):
-        """The runs that are meant, see `experiments.runs.plan`."""
-        from hr_keras.experiments import runs
-
-        names = ("model", "realizations", "alpha", "epochs", "learning_rate", "seed", "strategy")
-        changes = {name: getattr(self, name) for name in names}
-        return runs.plan(self.output, self.preset, tuple(self.data or ()), **changes)
+    def plan(self, make, **own):
+        """The runs that are meant: `make` is `experiments.runs.plan`, or another's."""
+        names = ("model", "realizations", "epochs", "learning_rate", "seed", "strategy")
+        changes = {name: getattr(self, name) for name in names} | own
+        return make(self.output, self.preset, tuple(self.data or ()), **changes)
 
 
 def _command(function):
     """A command with the options of `_Options`, given to it as one value, and its own after."""
-    shared = list(inspect.signature(_Options).parameters.values())
     own = list(inspect.signature(function).parameters.values())[1:]
+    named = {option.name for option in own}
+    shared = [o for o in inspect.signature(_Options).parameters.values() if o.name not in named]
 
     @functools.wraps(function)
     def command(**values):
@@ -153,7 +152,34 @@ def bounds(options):
     _publish(options, functools.partial(outputs.bounds, data_dir=options.data_dir))
 
 
+@_command
+def alpha(
+    options,
+    alpha: Annotated[
+        Optional[list[float]],
+        typer.Option(help="Order to try, > 1; several times for a grid. 1.1 to 4 by default."),
+    ] = None,
+    epsilon: Annotated[
+        float, typer.Option(help="Size of the CE attack, one of the protocol's.")
+    ] = 0.1,
+):
+    """The search for α, on the validation split: the test split is never looked at."""
+    from hr_keras import outputs
+    from hr_keras.experiments import alpha as search
+
+    plan = options.plan(search.plan, alphas=tuple(alpha or ()))
+    _make(options, plan, functools.partial(outputs.alpha, epsilon=epsilon), search.LOSSES)
+
+
 def _publish(options, write):
+    """`_make` for the runs of a table."""
+    from hr_keras.experiments import runs
+    from hr_keras.experiments.protocol import LOSSES
+
+    _make(options, options.plan(runs.plan, alpha=options.alpha), write, LOSSES)
+
+
+def _make(options, plan, write, losses):
     """Train what is missing, then draw from what is saved: `write(plan, results)` → Markdown."""
     from rich.console import Console
     from rich.markdown import Markdown
@@ -163,16 +189,15 @@ def _publish(options, write):
     from hr_keras.logits import check_backend
 
     check_backend()
-    plan = options.plan()
     workers = distribution.get_strategy(plan.runs[0].protocol.strategy)
     chief = distribution.is_chief(workers)
     console = Console(quiet=not chief)
     if chief:  # what is wrong is said before the progress bar
         for run in plan.runs:
             experiment.open_folder(run.folder, run.protocol)
-    with _progress(console, plan) as on_epoch:
+    with _progress(console, plan, len(losses)) as on_epoch:
         results = [
-            experiment.run(*run, options.data_dir, functools.partial(on_epoch, k))
+            experiment.run(*run, options.data_dir, functools.partial(on_epoch, k), losses)
             for k, run in enumerate(plan.runs)
         ]
     if chief:
@@ -214,7 +239,7 @@ def _import_tensorflow_quietly():
 
 
 @contextlib.contextmanager
-def _progress(console, plan, losses=2):
+def _progress(console, plan, losses):
     """A progress bar over all epochs of all runs, with the time left.
 
     Yields `on_epoch(number of the run, realization, loss, epochs done)` for the experiment.

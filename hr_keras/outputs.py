@@ -4,6 +4,7 @@ import dataclasses
 import pathlib
 
 from hr_keras import plots, report
+from hr_keras.experiments import alpha as alpha_experiment
 from hr_keras.experiments import bounds as bounds_experiment
 from hr_keras.experiments import confusion as confusion_experiment
 from hr_keras.experiments import convergence
@@ -112,6 +113,25 @@ def bounds(plan, results, data_dir=None):
         )
         texts.append(text)
     return "\n".join(texts)
+
+
+def alpha(plan, results, epsilon=0.1):
+    """Write what each α of a search gives, and which one is chosen.
+
+    Args:
+        plan: from `experiments.alpha.plan`.
+        results: of `experiments.table.run`, a list for each run.
+        epsilon: size of the CE attack.
+
+    Returns:
+        The same as Markdown.
+    """
+    found = alpha_experiment.candidates(plan, results, epsilon)
+    protocol = plan.runs[0].protocol
+    title = f"The search for α: {_name(plan.runs[0])}"
+    _write(plan.folder, "alpha", **plots.alpha_search(found, title))
+    text = report.alpha_markdown(protocol, alpha_experiment.RULE, found)
+    return _rows(plan.folder, "alpha", text, found)
 
 
 def _rows(folder, stem, text, rows):

@@ -170,6 +170,46 @@ def _draw_bounds_by_alpha(axes, upper_bounds):
     axes.legend(frameon=False, fontsize=8)
 
 
+def alpha_search(candidates, title=""):
+    """Validation accuracy against α, clean and attacked, with the α that is chosen.
+
+    Args:
+        candidates: of `experiments.alpha.Candidate`.
+        title: above the picture.
+
+    Returns:
+        `{"png": bytes, "svg": bytes}`.
+    """
+    (chosen,) = (one.alpha for one in candidates if one.chosen)
+    figure = _figure(figsize=(7, 6.5))
+    clean, attacked = figure.subplots(2, 1, sharex=True)
+    _draw_errors(clean, candidates, "clean", "o-", "#000000", "clean")
+    _draw_errors(attacked, candidates, "exact", "s-", "#009E73", "attacked exactly")
+    _draw_errors(attacked, candidates, "published", "^--", "#CC79A7", "attacked as published")
+    for axes in (clean, attacked):
+        axes.axvline(chosen, color="0.6", linestyle=":", label=f"chosen: α = {chosen:g}")
+        axes.grid(alpha=0.3)
+        axes.set_ylabel("validation accuracy")
+        axes.legend(frameon=False, fontsize=9)
+    clean.set_title("without attack", fontsize=10)
+    attacked.set_title(f"FGSM with CE at ε = {candidates[0].epsilon:g}", fontsize=10)
+    attacked.set_xlabel("order α trained with")
+    figure.suptitle(title, parse_math=False)
+    return _rendered(figure)
+
+
+def _draw_errors(axes, candidates, name, style, colour, label):
+    axes.errorbar(
+        [one.alpha for one in candidates],
+        [getattr(one, name) for one in candidates],
+        [getattr(one, f"{name}_error") or 0.0 for one in candidates],
+        fmt=style,
+        color=colour,
+        label=label,
+        capsize=3,
+    )
+
+
 def _figure(**arguments):
     from matplotlib.figure import Figure
 

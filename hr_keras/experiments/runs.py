@@ -52,7 +52,7 @@ def plan(output=None, preset=None, datasets=(), **changes):
     _check_distinct(datasets)
     if output is not None:
         output = pathlib.Path(output)
-        if not datasets and preset is None and not _is_run(output) and (found := _runs_in(output)):
+        if not datasets and preset is None and not is_run(output) and (found := runs_in(output)):
             return _several(output, [_run(folder, None, None, changes) for folder in found])
     if len(datasets) > 1:
         return _plan_several(output, preset, datasets, changes)
@@ -63,11 +63,11 @@ def plan(output=None, preset=None, datasets=(), **changes):
 def _plan_several(output, preset, datasets, changes):
     if output is None:
         output = pathlib.Path("runs") / "_".join([*map(_stem, datasets), preset or "quick"])
-    if _is_run(output):
+    if is_run(output):
         raise ValueError(
             f"{output} is the run folder of one data set. Choose another output folder for several."
         )
-    if output.is_dir() and any(output.iterdir()) and not _runs_in(output):
+    if output.is_dir() and any(output.iterdir()) and not runs_in(output):
         raise ValueError(f"{output} is not empty and holds no run folders. Choose another one.")
     return _several(
         output, [_run(output / _stem(name), preset, name, changes) for name in datasets]
@@ -86,8 +86,12 @@ def _several(folder, runs):
 
 
 def _run(folder, preset, dataset, changes):
-    if preset is None and folder is not None and _is_run(folder):
-        there = Protocol.from_json((folder / "protocol.json").read_bytes())
+    if preset is None and folder is not None and is_run(folder):
+        there = protocol_of(folder)
+        if there.evaluated_on != "test":
+            raise ValueError(
+                f"{folder} is of a search for α, on the validation split: see `hr-keras alpha`."
+            )
         # Named again, a file is looked into again; without it, saved results can still be shown.
         missing = there.dataset.endswith(".npz") and not pathlib.Path(there.dataset).exists()
         dataset = dataset or (None if missing else there.dataset)
@@ -97,11 +101,18 @@ def _run(folder, preset, dataset, changes):
     return Run(protocol, folder or pathlib.Path("runs") / protocol.name)
 
 
-def _is_run(folder):
+def protocol_of(folder):
+    """The protocol of a run folder."""
+    return Protocol.from_json((folder / "protocol.json").read_bytes())
+
+
+def is_run(folder):
+    """Whether a folder is a run folder."""
     return (folder / "protocol.json").is_file()
 
 
-def _runs_in(folder):
+def runs_in(folder):
+    """The run folders in a folder."""
     return sorted(path.parent for path in folder.glob("*/protocol.json"))
 
 
