@@ -1,3 +1,6 @@
+import errno
+import json
+import os
 import pathlib
 import shutil
 
@@ -8,7 +11,7 @@ from test_datasets import generated, prepare_tfds
 from typer.testing import CliRunner
 
 from hr_keras import cli, report
-from hr_keras.experiments import realization
+from hr_keras.experiments import measurements, realization
 
 RESULTS = pathlib.Path(__file__).parent.parent / "results"
 
@@ -96,16 +99,75 @@ def test_the_resnet_presets_run_end_to_end(name, prepared, tmp_path):
         assert int(model.optimizer.iterations) == 2
 
 
-@pytest.mark.parametrize("folder", sorted(path.parent for path in RESULTS.glob("*/table.md")))
-def test_committed_results_regenerate_without_training(folder, tmp_path, monkeypatch):
-    def no_training(*_):
-        raise AssertionError("trains")
+WRITES = {"table": "table", "figure": "convergence", "confusion": "confusion", "bounds": "bounds",
+          "alpha": "alpha"}  # fmt: skip
 
-    monkeypatch.setattr(realization, "build", no_training)
-    shutil.copytree(folder, tmp_path / folder.name)
-    result = invoke("table", "--output", tmp_path / folder.name)
+
+@pytest.mark.parametrize(
+    ("command", "folder"),
+    [
+        (command, path.parent)
+        for command, stem in WRITES.items()
+        for path in sorted(RESULTS.rglob(f"{stem}.md"))
+    ],
+    ids=lambda value: value if isinstance(value, str) else value.name,
+)
+def test_committed_results_regenerate_without_training(command, folder, tmp_path, monkeypatch):
+    def no_model(*_):
+        raise AssertionError("a saved result is enough")
+
+    monkeypatch.setattr(realization, "build", no_model)
+    monkeypatch.setattr(keras.models, "load_model", no_model)
+    shutil.copytree(folder, tmp_path / "copy", ignore=shutil.ignore_patterns("*.keras"))
+    result = invoke(command, "--output", tmp_path / "copy")
     assert result.exit_code == 0, result.output
-    assert contents(tmp_path / folder.name) == contents(folder)
+    assert contents(tmp_path / "copy") == contents(folder)
+
+
+def test_pictures_of_saved_results_and_of_older_ones(prepared, tmp_path, monkeypatch):
+    """Every drawing command: trains, draws again from the files alone, makes what is missing."""
+    file = tmp_path / "digits.npz"
+    shutil.copy(prepared / "a|b*.npz", file)
+    folder = tmp_path / "run"
+    options = ("--data", file, "--epochs", 2, "--realizations", 1, "--output", folder)
+    assert invoke("bounds", *options).exit_code == 0
+    for command, stem in WRITES.items():
+        if command != "alpha":
+            result = invoke(command, "--output", folder)
+            assert result.exit_code == 0, result.output
+            assert {f"{stem}.md", f"{stem}.csv", f"{stem}.json"} <= {
+                p.name for p in folder.iterdir()
+            }
+    assert {f"{stem}.{end}" for stem in ("figure", "confusion", "bounds")
+            for end in ("png", "svg")} <= {path.name for path in folder.iterdir()}  # fmt: skip
+    whole = contents(folder)
+    for path in folder.glob("realization*.json"):  # as a version without measurements wrote them
+        result = json.loads(path.read_text())
+        del result["confusion"], result["terms"]
+        path.write_text(measurements.result_json(result))
+    for command in ("confusion", "bounds"):
+        assert invoke(command, "--output", folder).exit_code == 0
+    for name, content in contents(folder).items():
+        if name.name.startswith("realization"):  # the same, in another order of the keys
+            assert json.loads(content) == json.loads(whole[name])
+        else:
+            assert content == whole[name]
+    unknown = invoke("confusion", "--output", folder, "--epsilon", 0.2)
+    assert "ε must be one of" in str(unknown.exception)
+
+
+def test_a_full_disk_loses_nothing(tmp_path, monkeypatch, capsys):
+    shutil.copytree(RESULTS / "mnist10k_quick", tmp_path / "run")
+    before = contents(tmp_path / "run")
+
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    code, captured = run_main(monkeypatch, capsys, "figure", "--output", tmp_path / "run")
+    assert code == 2
+    assert "No space left" in captured.err
+    assert contents(tmp_path / "run") == before
 
 
 def contents(folder):
@@ -142,8 +204,25 @@ def test_wrong_arguments_end_with_a_line_and_nothing_written(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["alpha", "--alpha", "1.6", "--alpha", "1"], "greater than 1. Received: alpha=1.0"),
+        (["alpha", "--data", "mnist", "--data", "mnist10k"], "One data set a search"),
+        (["table", "--data", "mnist10k", "--data", "mnist10k"], "names that differ"),
+    ],
+)
+def test_wrong_arguments_of_other_commands(monkeypatch, capsys, tmp_path, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    code, captured = run_main(monkeypatch, capsys, *arguments)
+    assert code == 2
+    assert message in captured.err
+    assert not list(tmp_path.iterdir())
+
+
 def test_version_and_no_arguments(monkeypatch, capsys):
     from hr_keras import __version__
 
     assert invoke("--version").output.strip() == __version__
-    assert "table" in invoke().output
+    for command in ("table", "figure", "confusion", "alpha", "bounds"):
+        assert command in invoke().output
