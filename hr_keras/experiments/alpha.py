@@ -71,13 +71,14 @@ def plan(output=None, preset=None, datasets=(), alphas=(), **changes):
         raise ValueError(f"One data set a search. Received: {', '.join(datasets)}")
     if len(set(alphas)) < len(alphas):
         raise ValueError(f"The α of a grid must differ. Received: {', '.join(map(str, alphas))}")
-    changes |= {"dataset": datasets[0] if datasets else None, "evaluated_on": "validation"}
+    (dataset,) = datasets or (None,)
+    changes |= {"evaluated_on": "validation"}
     there = [] if output is None else _there(pathlib.Path(output))
     if there and preset is None:
-        base = changed(there[0], **changes)
+        base = changed(there[0], dataset=dataset or runs.dataset_of(there[0]), **changes)
         alphas = alphas or [protocol.alpha for protocol in there]
     else:
-        base = from_preset(preset or "quick", **changes)
+        base = from_preset(preset or "quick", dataset=dataset, **changes)
     folder = pathlib.Path(output or pathlib.Path("runs") / f"{base.name}_search")
     protocols = [changed(base, alpha=alpha) for alpha in sorted(alphas or GRID)]
     return runs.Plan(folder, [runs.Run(p, folder / f"alpha-{p.alpha:g}") for p in protocols])

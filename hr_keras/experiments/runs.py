@@ -92,10 +92,7 @@ def _run(folder, preset, dataset, changes):
             raise ValueError(
                 f"{folder} is of a search for α, on the validation split: see `hr-keras alpha`."
             )
-        # Named again, a file is looked into again; without it, saved results can still be shown.
-        missing = there.dataset.endswith(".npz") and not pathlib.Path(there.dataset).exists()
-        dataset = dataset or (None if missing else there.dataset)
-        protocol = changed(there, dataset=dataset, **changes)
+        protocol = changed(there, dataset=dataset or dataset_of(there), **changes)
     else:
         protocol = from_preset(preset or "quick", dataset=dataset, **changes)
     return Run(protocol, folder or pathlib.Path("runs") / protocol.name)
@@ -104,6 +101,15 @@ def _run(folder, preset, dataset, changes):
 def protocol_of(folder):
     """The protocol of a run folder."""
     return Protocol.from_json((folder / "protocol.json").read_bytes())
+
+
+def dataset_of(protocol):
+    """The data set's name, which makes `changed` look into its file again.
+
+    `None` for a file that is gone: saved results can still be shown.
+    """
+    gone = protocol.dataset.endswith(".npz") and not pathlib.Path(protocol.dataset).exists()
+    return None if gone else protocol.dataset
 
 
 def is_run(folder):
