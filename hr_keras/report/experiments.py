@@ -2,7 +2,7 @@
 
 from hr_keras.experiments import paper
 from hr_keras.report.text import (
-    BESIDE,
+    ROUTE_NAMES,
     errors,
     mean_and_error,
     plain_text,
@@ -61,11 +61,11 @@ def confusion_markdown(run, confusions):
     rows = [
         [
             one.trained_on.upper(),
-            BESIDE[one.through],
+            ROUTE_NAMES[one.through],
             mean_and_error(one.norm, one.standard_error),
             "–" if one.paper is None else f"{one.paper:.2f}",
         ]
-        for one in sorted(confusions, key=lambda one: list(BESIDE).index(one.through))
+        for one in sorted(confusions, key=lambda one: list(ROUTE_NAMES).index(one.through))
     ]
     lines = [
         f"# Confusion matrices under the CE attack at ε = {epsilon:g}: {name}",

@@ -5,7 +5,7 @@ import dataclasses
 from hr_keras.experiments import paper
 from hr_keras.experiments.protocol import PRESETS
 from hr_keras.report.text import (
-    BESIDE,
+    ROUTE_NAMES,
     errors,
     mean_and_error,
     plain_text,
@@ -95,10 +95,6 @@ def _errors(table):
 
 
 def _accuracies(tables, through):
-    epsilons = [
-        dict.fromkeys(cell.epsilon for cell in table.cells if cell.through == through)
-        for table in tables
-    ]
     found = {
         (k, cell.column, cell.epsilon): _cell(cell)
         for k, table in enumerate(tables)
@@ -113,7 +109,7 @@ def _accuracies(tables, through):
                 for column in _HEADINGS
             ),
         ]
-        for epsilon in sorted({epsilon for one in epsilons for epsilon in one})
+        for epsilon in sorted({epsilon for _, _, epsilon in found})
     ]
     return rows_markdown(["ε", *_HEADINGS.values()], rows)
 
@@ -135,13 +131,17 @@ def _beside_the_paper(name, table):
             f"{epsilon:g}",
             _HEADINGS[column],
             share(published[epsilon, column, "logits"].paper),
-            *(text for through in BESIDE for text in _ours(published[epsilon, column, through])),
+            *(
+                text
+                for through in ROUTE_NAMES
+                for text in _ours(published[epsilon, column, through])
+            ),
         ]
         for epsilon, column, through in published
         if through == "logits"
     ]
     header = ["ε", "cell", "paper"]
-    header += [text for route in BESIDE.values() for text in (route, "difference")]
+    header += [text for route in ROUTE_NAMES.values() for text in (route, "difference")]
     lines = [f"## {name} beside the paper's column {paper.DATASETS[dataset]}", ""]
     if dataset in paper.NOTES:
         lines += [paper.NOTES[dataset], ""]
@@ -181,13 +181,13 @@ def _claims(name, table):
             f"{epsilon:g}",
             attack.upper() if epsilon > 0 else "none",
             "–" if claim.paper is None else signed(claim.paper),
-            *(text for route in BESIDE for text in _verdict(by_route[epsilon, attack, route])),
+            *(text for route in ROUTE_NAMES for text in _verdict(by_route[epsilon, attack, route])),
         ]
         for (epsilon, attack, through), claim in by_route.items()
         if through == "logits"
     ]
     header = ["ε", "attack", "paper"]
-    header += [text for route in BESIDE.values() for text in (route, "HR better?")]
+    header += [text for route in ROUTE_NAMES.values() for text in (route, "HR better?")]
     pairs = table.claims[0].pairs
     note = (
         f"Mean over {pairs} pairs that share their seed, and its 95 % interval (Student's t). "

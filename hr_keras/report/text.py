@@ -6,7 +6,7 @@ import io
 import json
 
 # What the routes of an attack are called.
-BESIDE = {"probabilities": "as published", "logits": "exact"}
+ROUTE_NAMES = {"probabilities": "as published", "logits": "exact"}
 
 
 def rows_csv(rows):
@@ -45,8 +45,8 @@ def rows_markdown(header, rows):
 
 
 def share(value):
-    """A number such as an accuracy with three decimals, without the zero before the point."""
-    return f"{value:.3f}".replace("0.", ".", 1) if abs(value) < 1 else f"{value:.3f}"
+    """A number ≥ 0, such as an accuracy: three decimals, no zero before the point."""
+    return f"{value:.3f}".removeprefix("0")
 
 
 def signed(value):
