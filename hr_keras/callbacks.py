@@ -38,6 +38,7 @@ class FGSMCallback(keras.callbacks.Callback):
         batch_size: examples in one compiled step.
         through: `"logits"` (exact) or `"probabilities"` (as published, through the clipped
             softmax).
+        prefix: start of the keys; a second callback in the same list needs another.
 
     Raises:
         ValueError: for an argument or images that are not as described; for labels that
@@ -60,6 +61,7 @@ class FGSMCallback(keras.callbacks.Callback):
         bounds=(0.0, 1.0),
         batch_size=256,
         through="logits",
+        prefix="val_fgsm",
     ):
         super().__init__()
         check_backend()
@@ -81,7 +83,7 @@ class FGSMCallback(keras.callbacks.Callback):
                 f"Received: {len(self.images)} images, {len(self.labels)} labels"
             )
         self._keys = [
-            (f"val_fgsm_{objective.name}_{epsilon:g}_accuracy", (objective.name, epsilon))
+            (f"{prefix}_{objective.name}_{epsilon:g}_accuracy", (objective.name, epsilon))
             for objective in self.objectives
             for epsilon in self.epsilons
         ]

@@ -9,6 +9,7 @@ from hr_keras.attacks.attack import (
     check_batch_size,
     check_bounds,
     check_epsilons,
+    check_labels,
     check_route,
     compiled,
     in_batches,
@@ -16,7 +17,7 @@ from hr_keras.attacks.attack import (
 )
 from hr_keras.attacks.fgsm import gradients
 from hr_keras.attacks.perturbation import linf_direction, perturb
-from hr_keras.logits import check_backend, logits_of
+from hr_keras.logits import check_backend, classifier_output, logits_of
 
 
 @dataclass(frozen=True)
@@ -147,6 +148,74 @@ def _build_sweep(model, objectives, through, bounds):
         return correct(logits, labels), tf.transpose(by_cell, (2, 0, 1)), zero
 
     return step
+
+
+def log_probabilities(model, images, batch_size=256):
+    """A classifier's soft decisions, as exact as its logits: nothing is clipped or saturates.
+
+    Args:
+        model: a Keras classifier.
+        images: `(n, ...)` floating point.
+        batch_size: examples in one compiled step.
+
+    Returns:
+        `(n, classes)` log-probabilities, a float64 array: the log-softmax of the logits.
+
+    Raises:
+        ValueError: for a model that is no classifier.
+
+    Example:
+        >>> predicted = evaluation.log_probabilities(model, x_test).argmax(axis=-1)
+    """
+    images = np.asarray(images)
+    classifier_output(model, images)
+    step = compiled(
+        model, ("logits",), lambda model: lambda images, labels: (logits_of(model(), images),)
+    )
+    unused = np.zeros(len(images), "int32")
+    (logits,) = in_batches(step, images, unused, check_batch_size(batch_size))
+    return _log_softmax(logits.astype("float64"))
+
+
+def _log_softmax(logits):
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+
+
+def confusion_matrix(model, images, labels, batch_size=256):
+    """Semi-empirical confusion matrix: the mean soft decision on the images of each class.
+
+    C[ŷ, y] = p(ŷ|y) = Σ_i p_i(y) q(ŷ|x_i) / Σ_i p_i(y)
+
+    Rows are the classifier's decisions ŷ, columns the true classes y. "Semi-empirical": the
+    images are a sample, the decision is the whole softmax and not its largest entry alone.
+
+    Args:
+        model: a Keras classifier.
+        images: `(n, ...)` floating point, adversarial or not.
+        labels: class numbers `(n,)` or `(n, 1)`, or distributions `(n, classes)`.
+        batch_size: examples in one compiled step.
+
+    Returns:
+        A float64 array `(classes, classes)`. Each column sums to 1; that of a class without
+        images is NaN.
+
+    Raises:
+        ValueError: if an argument is not as described.
+
+    Source: "A novel loss to train DNNs", section 3.
+
+    Example:
+        >>> adversarial = FGSM(0.1)(model, x_test, y_test)
+        >>> matrix = evaluation.confusion_matrix(model, adversarial, y_test)
+        >>> np.linalg.norm(np.eye(10) - matrix)  # 0: always right, and certain of it
+    """
+    probabilities = np.exp(log_probabilities(model, images, batch_size))
+    classes = probabilities.shape[-1]
+    labels = check_labels(np.asarray(labels), len(probabilities), classes)
+    weights = np.eye(classes)[labels] if labels.ndim == 1 else labels.astype("float64")
+    with np.errstate(invalid="ignore"):
+        return probabilities.T @ weights / weights.sum(axis=0)
 
 
 def _as_tuple(value):

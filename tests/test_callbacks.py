@@ -58,6 +58,20 @@ def test_keys_are_there_every_epoch_and_numbers_when_due(some):
     assert [history[key][-1] for key in KEYS] == list(swept.accuracy.values())
 
 
+def test_two_routes_side_by_side_have_keys_of_their_own(some):
+    train, validation = some
+    model = small_model()
+    routes = {"val_fgsm": "logits", "val_published": "probabilities"}
+    callbacks = [
+        FGSMCallback(validation, (0.1,), every=1, through=through, prefix=prefix)
+        for prefix, through in routes.items()
+    ]
+    history = fit(model, train, callbacks, epochs=1).history
+    for prefix, through in routes.items():
+        swept = evaluation.sweep(model, *validation, "ce", (0.1,), through)
+        assert history[f"{prefix}_ce_0.1_accuracy"] == [swept.accuracy["ce", 0.1]]
+
+
 @pytest.mark.parametrize("shuffle", [True, False])
 def test_training_is_the_same_bit_for_bit(some, shuffle):
     """With Dropout, BatchNorm, shuffling, metrics and an optimizer that has state."""

@@ -162,7 +162,7 @@ def generated(shape, n):
     ) % 10
 
 
-def prepare_tfds(name, shape, data_dir):
+def prepare_tfds(name, shape, data_dir, train=40, test=20):
     """What `download_and_prepare` would do, with generated images instead of a download."""
     import tensorflow_datasets as tfds
 
@@ -173,7 +173,7 @@ def prepare_tfds(name, shape, data_dir):
             row = {"image": image, "label": label, "id": str(k)}
             yield k, {key: row[key] for key in builder.info.features}
 
-    builder._split_generators = lambda *_: {"train": examples(40), "test": examples(20)}
+    builder._split_generators = lambda *_: {"train": examples(train), "test": examples(test)}
     builder.download_and_prepare()
 
 

@@ -139,3 +139,45 @@ def test_compiled_code_is_kept_with_its_model():
     for epsilons in ((0.0, 0.1), (0.2,)):
         evaluation.sweep(model, images, labels, epsilons=epsilons)
     assert len(attack_module._COMPILED[model]) == 1
+
+
+def test_log_probabilities_do_not_saturate():
+    """A softmax of gaps of some thousands, against float64."""
+    model = linear_model(scale=1e3)
+    images = np.random.default_rng(0).random((20, 2, 2, 3), dtype="float32")
+    weights, bias = (w.astype("float64") for w in model.get_weights())
+    z = images.reshape(20, 12).astype("float64") @ weights + bias
+    expected = z - np.logaddexp.reduce(z, axis=-1, keepdims=True)
+    found = evaluation.log_probabilities(model, images, batch_size=7)
+    assert found.dtype == np.float64
+    assert found.min() < -700
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-3)
+
+
+def test_the_columns_of_a_confusion_matrix_are_mean_decisions(linear):
+    images = np.random.default_rng(1).random((30, 2, 2, 3), dtype="float32")
+    labels = np.arange(30) % 3
+    matrix = evaluation.confusion_matrix(linear, images, labels)
+    np.testing.assert_allclose(matrix.sum(axis=0), 1.0, rtol=1e-12)
+    predicted = linear.predict(images, verbose=0)
+    for label in range(3):
+        np.testing.assert_allclose(
+            matrix[:, label], predicted[labels == label].mean(axis=0), atol=1e-6
+        )
+    soft = evaluation.confusion_matrix(linear, images, np.eye(3)[labels])
+    np.testing.assert_allclose(soft, matrix)
+    mixed = np.full((30, 3), 1 / 3)
+    np.testing.assert_allclose(
+        evaluation.confusion_matrix(linear, images, mixed),
+        np.repeat(predicted.mean(axis=0)[:, None], 3, axis=1),
+        atol=1e-6,
+    )
+
+
+def test_a_class_without_images_has_no_column(linear):
+    images = np.random.default_rng(1).random((4, 2, 2, 3), dtype="float32")
+    matrix = evaluation.confusion_matrix(linear, images, np.array([0, 0, 2, 2]))
+    assert np.isnan(matrix[:, 1]).all()
+    np.testing.assert_allclose(matrix[:, [0, 2]].sum(axis=0), 1.0)
+    with pytest.raises(ValueError, match="class numbers"):
+        evaluation.confusion_matrix(linear, images, np.array([0, 0, 2, 3]))

@@ -11,6 +11,8 @@ import pickle
 import traceback
 from multiprocessing import connection
 
+from hr_keras import startup
+
 
 def processors():
     """How many cores this process may use."""
@@ -49,7 +51,8 @@ def run(function, tasks, jobs, on_report=None):
         Exception: what the function raised. The other processes are stopped.
 
     Example:
-        >>> jobs.run(realization.run_task, [(protocol, "ce", 0, folder, None)], jobs=2)
+        >>> tasks = [(protocol, loss, 0, folder, None) for loss in ("ce", "hr")]
+        >>> jobs.run(realization.run, tasks, jobs=2)
     """
     results = [None] * len(tasks)
     waiting = iter(enumerate(tasks))
@@ -115,7 +118,7 @@ def _work(parent, function, threads):
     import signal
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent decides
-    _limit_threads(threads)
+    startup.import_tensorflow(threads)
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
             task = parent.recv()
@@ -135,10 +138,3 @@ def _send_error(parent, error):
         parent.send(("failed", error))
     except (TypeError, AttributeError, pickle.PicklingError):  # some errors can't be sent
         parent.send(("failed", RuntimeError("".join(traceback.format_exception(error)))))
-
-
-def _limit_threads(threads):
-    import tensorflow as tf
-
-    tf.config.threading.set_intra_op_parallelism_threads(threads)
-    tf.config.threading.set_inter_op_parallelism_threads(threads)
