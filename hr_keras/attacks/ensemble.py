@@ -3,6 +3,10 @@
 import numpy as np
 
 from hr_keras.attacks.attack import Attack, Outcome
+from hr_keras.attacks.auto_pgd import APGD
+from hr_keras.attacks.fab import FAB
+from hr_keras.attacks.pgd import PGD
+from hr_keras.attacks.square import Square
 
 
 class WorstCase(Attack):
@@ -71,3 +75,61 @@ def check_attacks(attacks):
         found = {attack.name: attack.bounds for attack in attacks}
         raise ValueError(f"`attacks` must have the same bounds. Received: {found}")
     return attacks
+
+
+def standard(epsilon, norm="linf", seed=0, bounds=(0.0, 1.0), batch_size=256):
+    """The strongest attack here: APGD-CE, APGD-T, FAB-T and Square, as AutoAttack's "standard".
+
+    APGD on cross-entropy (100 steps), APGD on the targeted DLR and FAB (100 steps for each of
+    the 9 likeliest other classes, or all of them), Square (5,000 queries).
+
+    Costs, of the examples that each leaves standing, 100 + 900 forward + backward passes,
+    900 × (2 forward + 1 backward), and 5,000 forward: some 12,000 times a forward pass for
+    each example that is robust.
+
+    Args:
+        epsilon: size of the perturbation, in the units of the images; at least 0.
+        norm: what ε measures: `"linf"` or `"l2"`.
+        seed: integer ≥ 0.
+        bounds: `(lowest, highest)` pixel value.
+        batch_size: examples in one compiled step.
+
+    Returns:
+        A `WorstCase`.
+
+    Source: Croce & Hein 2020; see `WorstCase`.
+
+    Example:
+        >>> result = evaluation.robust_accuracy(model, x_test, y_test, standard(0.1))
+        >>> result.worst_case
+    """
+    shared = {"norm": norm, "seed": seed, "bounds": bounds, "batch_size": batch_size}
+    attacks = (
+        APGD(epsilon, "ce", n_iter=100, **shared),
+        APGD(epsilon, "targeted_dlr", n_iter=100, n_targets=9, **shared),
+        FAB(epsilon, n_iter=100, n_targets=9, **shared),
+        Square(epsilon, n_queries=5000, **shared),
+    )
+    return WorstCase(attacks, batch_size, _preset_name("standard", attacks[0]))
+
+
+def fast(epsilon, norm="linf", seed=0, bounds=(0.0, 1.0), batch_size=256):
+    """A quick attack for callbacks: PGD on the margin (20 steps), then Square (500 queries).
+
+    Costs, of the examples that each leaves standing, 20 forward + backward passes and 500
+    forward; arguments and result as for `standard`.
+
+    Example:
+        >>> callback = AttackCallback((x_val, y_val), fast(0.1))
+    """
+    shared = {"norm": norm, "seed": seed, "bounds": bounds, "batch_size": batch_size}
+    attacks = (
+        PGD(epsilon, "margin", n_iter=20, **shared),
+        Square(epsilon, n_queries=500, **shared),
+    )
+    return WorstCase(attacks, batch_size, _preset_name("fast", attacks[0]))
+
+
+def _preset_name(preset, attack):
+    norm = () if attack.ball.name == "linf" else (attack.ball.name,)
+    return "_".join((preset, *norm, f"{attack.epsilon:g}"))

@@ -144,8 +144,13 @@ class IterativeAttack(Attack):
                     queue.append((row, attempt + 1))
         return images, fooled
 
+    def _glance(self, model, state):
+        """Logits and score at `point`: a forward pass."""
+        logits = logits_of(model, state["point"])
+        return logits, self._score(state, logits)
+
     def _look(self, model, state):
-        """Logits, score and gradient of the objective at `point`."""
+        """Logits, score and gradient of the objective at `point`: forward and backward."""
         import tensorflow as tf
 
         point = state["point"]
@@ -157,7 +162,10 @@ class IterativeAttack(Attack):
         return logits, self._score(state, logits), gradient
 
     def _value(self, function, state, logits):
-        value = function(self.through, state["label"], logits)
+        labels = [state["label"]]
+        if isinstance(self.objective, objectives.TargetedObjective):
+            labels.append(state["target"])
+        value = function(self.through, *labels, logits)
         return -value if self.targeted else value
 
     def _score(self, state, logits):
@@ -218,9 +226,8 @@ class IterativeAttack(Attack):
 
     def _build_conclude(self, model):
         def conclude(state):
-            logits = logits_of(model(), state["point"])
-            spent = ~state["fooled"]
-            return {**state, **self._judged(state, logits, self._score(state, logits), spent)}
+            logits, score = self._glance(model(), state)
+            return {**state, **self._judged(state, logits, score, ~state["fooled"])}
 
         return conclude
 
@@ -228,6 +235,15 @@ class IterativeAttack(Attack):
 def select(chosen, first, second):
     """`first` where `chosen` `(n,)`, else `second`, both `(n, ...)`."""
     return ops.where(ops.reshape(chosen, (-1,) + (1,) * (len(first.shape) - 1)), first, second)
+
+
+def likeliest_others(task, count):
+    """The classes of the highest logits but the label's, `(n, count)`, at most classes − 1."""
+    logits = np.array(task.logits)
+    labels = task.labels if task.labels.ndim == 1 else task.labels.argmax(axis=-1)
+    logits[np.arange(len(logits)), labels] = -np.inf
+    order = np.argsort(-logits, axis=-1, kind="stable")
+    return order[:, : min(count, logits.shape[1] - 1)].astype("int32")
 
 
 class _Slots:

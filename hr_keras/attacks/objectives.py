@@ -100,6 +100,29 @@ class KerasObjective:
         return self.through(route, labels, logits)
 
 
+@dataclass(frozen=True)
+class TargetedObjective:
+    """An objective that leads from the label to one other class.
+
+    Attributes:
+        name: what it is called in logs and tables.
+        function: `(labels, targets, logits) -> (n,)`.
+    """
+
+    name: str
+    function: Callable
+
+    def through(self, route, labels, targets, logits):
+        """`(n,)` to differentiate by one of the `ROUTES`; see the module's docstring."""
+        if route == "probabilities":
+            logits = _published_log_probabilities(logits)
+        return self.function(labels, targets, logits)
+
+    def score(self, route, labels, targets, logits):
+        """`(n,)` to compare the iterates of one example by: greater is a better attack."""
+        return self.through(route, labels, targets, logits)
+
+
 def get(identifier):
     """An objective from its name, a Keras loss, a callable, or an objective.
 
@@ -112,7 +135,7 @@ def get(identifier):
     Raises:
         ValueError: for anything else.
     """
-    if isinstance(identifier, (Objective, KerasObjective)):
+    if isinstance(identifier, (Objective, KerasObjective, TargetedObjective)):
         return identifier
     if isinstance(identifier, str):
         if identifier in _BY_NAME:
@@ -291,3 +314,6 @@ _BY_NAME = {
     "margin": Objective("margin", margin, margin, margin),
     "dlr": Objective("dlr", dlr, dlr, dlr),
 }
+
+TARGETED_DLR = TargetedObjective("targeted_dlr", targeted_dlr)
+LOGIT_DIFFERENCE = TargetedObjective("targeted", logit_difference)
