@@ -220,6 +220,17 @@ def check_labels(labels, n, classes):
     return labels.astype("int32")
 
 
+def check_objective(objective, targeted):
+    """The objective, see `objectives.get`; a ValueError where it makes no sense `targeted`."""
+    objective = objectives.get(objective)
+    if targeted and objective.name == "dlr":
+        raise ValueError(
+            "`targeted` must be False with objective='dlr', whose gradient is 0 towards the "
+            "class of the third highest logit: use 'margin'. Received: targeted=True"
+        )
+    return objective
+
+
 def check_epsilon(epsilon):
     """ε as a float; a ValueError unless it is a finite number ≥ 0."""
     if not (isinstance(epsilon, numbers.Real) and 0 <= epsilon < math.inf):

@@ -75,7 +75,7 @@ class APGD(IterativeAttack):
             "last_point": point,
             "last_score": number + float("inf"),
             "best_gradient": ops.zeros_like(image),
-            "step_size": number + 2.0,
+            "step_size": ops.cast(number, image.dtype) + 2.0,
             "rises": ops.zeros_like(state["steps"]),
             "checked_score": state["score"],
             "halved": ~state["fooled"],

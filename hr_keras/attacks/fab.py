@@ -95,14 +95,14 @@ class FAB(IterativeAttack):
         logits, _ = self._glance(model, {**state, "point": point})
         fools = self._running(state) & self.is_fooled(logits, state["label"])
         image = state["image"]
-        distance = self.ball.norm(point - image)
-        better = fools & (-ops.cast(distance, "float32") > state["score"])
+        distance = ops.cast(self.ball.norm(point - image), "float64")
+        better = fools & (-distance > state["score"])
         if self.stop_early:
-            better = better & (distance <= ops.cast(epsilon, distance.dtype))
+            better = better & (distance <= ops.cast(epsilon, "float64"))
         return {
             "point": select(fools, image + self.beta * (point - image), point),
             "best": select(better, point, state["best"]),
-            "score": ops.where(better, -ops.cast(distance, "float32"), state["score"]),
+            "score": ops.where(better, -distance, state["score"]),
             "fooled": (state["fooled"] | better) if self.stop_early else state["fooled"],
         }
 

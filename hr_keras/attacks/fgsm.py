@@ -2,13 +2,13 @@
 
 import numpy as np
 
-from hr_keras.attacks import objectives as objectives_module
 from hr_keras.attacks.attack import (
     Attack,
     Outcome,
     Task,
     check_epsilon,
     check_epsilons,
+    check_objective,
     check_route,
     compiled,
     in_batches,
@@ -62,7 +62,7 @@ class FGSM(Attack):
         name=None,
     ):
         self.epsilon = check_epsilon(epsilon)
-        self.objective = objectives_module.get(objective)
+        self.objective = check_objective(objective, targeted)
         self.through = check_route(through)
         name = name or f"fgsm_{self.objective.name}_{self.epsilon:g}"
         super().__init__(name, bounds, targeted, batch_size, jit_compile)

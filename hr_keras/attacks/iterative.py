@@ -18,6 +18,7 @@ from hr_keras.attacks.attack import (
     Outcome,
     check_count,
     check_epsilon,
+    check_objective,
     check_route,
     compiled,
     even_size,
@@ -48,7 +49,7 @@ class IterativeAttack(Attack):
         through: `"logits"` (exact) or `"probabilities"` (as published, through the clipped
             float32 softmax).
         bounds: `(lowest, highest)` pixel value.
-        targeted: whether labels are the classes to be reached.
+        targeted: whether labels are the classes to be reached (not with `"dlr"`).
         batch_size: examples in one compiled step.
         jit_compile: compile the steps with XLA, once for each number of examples left.
         name: what it is called in logs and tables; by default as `pgd_margin_0.1`.
@@ -74,7 +75,7 @@ class IterativeAttack(Attack):
         name=None,
     ):
         self.epsilon = check_epsilon(epsilon)
-        self.objective = objectives.get(objective)
+        self.objective = check_objective(objective, targeted)
         self.ball = perturbation.get(norm)
         self.n_iter = check_count("n_iter", n_iter)
         self.n_restarts = check_count("n_restarts", n_restarts)
@@ -132,7 +133,7 @@ class IterativeAttack(Attack):
         targets = self._targets(task)
         n_attempts = targets.shape[1] * self.n_restarts
         images, fooled = task.images.copy(), np.zeros(len(task.images), bool)
-        scores = np.full(len(images), -np.inf, "float32")
+        scores = np.full(len(images), -np.inf)
         queue = collections.deque((row, 0) for row in range(len(images)))
         slots = _Slots(self, task, targets)
         while queue or slots.turns:
@@ -169,7 +170,7 @@ class IterativeAttack(Attack):
         return -value if self.targeted else value
 
     def _score(self, state, logits):
-        return ops.cast(self._value(self.objective.score, state, logits), "float32")
+        return ops.cast(self._value(self.objective.score, state, logits), "float64")
 
     def _judged(self, state, logits, score, active):
         """`best`, `score` and `fooled` after a look at `point`, where `active`."""
@@ -199,7 +200,7 @@ class IterativeAttack(Attack):
             state = {
                 **state,
                 "best": image,
-                "score": ops.cast(none, "float32") - np.inf,
+                "score": ops.cast(none, "float64") - np.inf,
                 "steps": none,
                 "fooled": none > 0,
             }
@@ -217,8 +218,12 @@ class IterativeAttack(Attack):
                 return tf.math.count_nonzero(self._running(state), dtype=tf.int32) > keep
 
             def step(state):
+                running = self._running(state)
                 changes = self._step(model(), state, epsilon)
-                return ({**state, **changes, "steps": state["steps"] + 1},)
+                # A slot that has finished waits for the others at its last point.
+                changes["point"] = select(running, changes["point"], state["point"])
+                steps = state["steps"] + tf.cast(running, tf.int32)
+                return ({**state, **changes, "steps": steps},)
 
             return tf.while_loop(more, step, (state,))[0]
 

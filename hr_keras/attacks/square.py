@@ -188,13 +188,13 @@ def _window(numbers, side, pictures):
 
 def _tiled(height, width):
     """The first L2 perturbation: hills lying and standing, number of each pixel's tile, tiles."""
-    side = max(height // 5, 1)
-    border = (height - 5 * side) // 2 if height >= 5 else 0
-    rows, columns = ((length - border) // side for length in (height, width))
+    side = max(min(height, width) // 5, 1)
+    rows, columns = height // side, width // side
+    first = (height - rows * side) // 2, (width - columns * side) // 2
     hills = np.zeros((2, height, width), "float32")
     tiles = np.zeros((height, width), "int32")
     for row, column in np.ndindex(rows, columns):
-        top, left = border + row * side, border + column * side
+        top, left = first[0] + row * side, first[1] + column * side
         place = slice(top, top + side), slice(left, left + side)
         hills[(0, *place)], hills[(1, *place)] = _hill_and_dale(side), _hill_and_dale(side).T
         tiles[place] = row * columns + column
