@@ -147,30 +147,38 @@ class IterativeAttack(Attack):
 
     def _glance(self, model, state):
         """Logits and score at `point`: a forward pass."""
-        logits = logits_of(model, state["point"])
-        return logits, self._score(state, logits)
+
+        def passes(point, *labels):
+            logits = logits_of(model, point)
+            return logits, self._score(labels, logits)
+
+        return _apart(passes)(state["point"], *self._labels(state))
 
     def _look(self, model, state):
         """Logits, score and gradient of the objective at `point`: forward and backward."""
         import tensorflow as tf
 
-        point = state["point"]
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(point)
-            logits = logits_of(model, point)
-            value = self._value(self.objective.through, state, logits)
-        gradient = tape.gradient(value, point, unconnected_gradients="zero")
-        return logits, self._score(state, logits), gradient
+        def passes(point, *labels):
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch(point)
+                logits = logits_of(model, point)
+                value = self._value(self.objective.through, labels, logits)
+            gradient = tape.gradient(value, point, unconnected_gradients="zero")
+            return logits, self._score(labels, logits), gradient
 
-    def _value(self, function, state, logits):
-        labels = [state["label"]]
+        return _apart(passes)(state["point"], *self._labels(state))
+
+    def _labels(self, state):
         if isinstance(self.objective, objectives.TargetedObjective):
-            labels.append(state["target"])
+            return state["label"], state["target"]
+        return (state["label"],)
+
+    def _value(self, function, labels, logits):
         value = function(self.through, *labels, logits)
         return -value if self.targeted else value
 
-    def _score(self, state, logits):
-        return ops.cast(self._value(self.objective.score, state, logits), "float64")
+    def _score(self, labels, logits):
+        return ops.cast(self._value(self.objective.score, labels, logits), "float64")
 
     def _judged(self, state, logits, score, active):
         """`best`, `score` and `fooled` after a look at `point`, where `active`."""
@@ -235,6 +243,17 @@ class IterativeAttack(Attack):
             return {**state, **self._judged(state, logits, score, ~state["fooled"])}
 
         return conclude
+
+
+def _apart(function):
+    """The function as one of its own in compiled code.
+
+    TensorFlow optimises it by itself: the same model passes written into the body of a loop
+    took 1.6 times as long.
+    """
+    import tensorflow as tf
+
+    return tf.function(function, autograph=False, experimental_attributes={"_noinline": True})
 
 
 def select(chosen, first, second):
