@@ -6,6 +6,7 @@ import numpy as np
 
 from hr_keras.attacks import objectives as objectives_module
 from hr_keras.attacks.attack import (
+    Task,
     check_batch_size,
     check_bounds,
     check_epsilons,
@@ -13,8 +14,10 @@ from hr_keras.attacks.attack import (
     check_route,
     compiled,
     in_batches,
+    is_correct,
     prepare,
 )
+from hr_keras.attacks.ensemble import check_attacks
 from hr_keras.attacks.fgsm import gradients
 from hr_keras.attacks.perturbation import linf_direction, perturb
 from hr_keras.logits import check_backend, classifier_output, logits_of
@@ -120,13 +123,80 @@ def sweep(
     return Sweep(names, values, through, np.stack(correct, axis=1), zero.T.astype(bool))
 
 
+@dataclass(frozen=True)
+class RobustAccuracy:
+    """What several attacks leave of a classifier, example by example.
+
+    Attributes:
+        correct: bool `(n,)`: whether the clean example is classified correctly.
+        withstood: name of the attack → bool `(n,)`: correct, and still under this attack.
+    """
+
+    correct: np.ndarray
+    withstood: dict
+
+    @property
+    def clean(self):
+        """Accuracy without an attack."""
+        return float(self.correct.mean())
+
+    @property
+    def per_attack(self):
+        """Name of the attack → accuracy that it alone leaves, a dict."""
+        return {name: float(still.mean()) for name, still in self.withstood.items()}
+
+    @property
+    def robust(self):
+        """bool `(n,)`: whether the example withstood every attack."""
+        return np.logical_and.reduce([self.correct, *self.withstood.values()])
+
+    @property
+    def worst_case(self):
+        """Accuracy left by the worst attack for each example: at most that of any one attack."""
+        return float(self.robust.mean())
+
+
+def robust_accuracy(model, images, labels, attacks, batch_size=256):
+    """Accuracy under each of several attacks, and under the worst of them for each example.
+
+    Costs one forward pass, and for each attack what it costs for the examples that are
+    classified correctly. Each is run on all of these, so that their accuracies can be
+    compared; where only the worst case matters, one `attacks.WorstCase` of them is cheaper.
+
+    Args:
+        model: a Keras classifier.
+        images: `(n, ...)` floating point, inside the bounds of the attacks.
+        labels: class numbers `(n,)` or `(n, 1)`, or distributions `(n, classes)`, of which
+            the most probable class counts as the true one.
+        attacks: an attack or several, of different names and the same `bounds`, none targeted.
+        batch_size: examples in one compiled step; it replaces that of the attacks.
+
+    Returns:
+        A `RobustAccuracy`: `.clean`, `.per_attack`, `.worst_case`, `.robust`.
+
+    Raises:
+        ValueError: if an argument is not as described.
+
+    Example:
+        >>> attacks = [PGD(0.1, "margin"), standard(0.1)]
+        >>> result = evaluation.robust_accuracy(model, x_test, y_test, attacks)
+        >>> result.clean, result.per_attack["pgd_margin_0.1"], result.worst_case
+    """
+    check_backend()
+    attacks = check_attacks(attacks)
+    _check_distinct("attacks", tuple(attack.name for attack in attacks))
+    batch_size = check_batch_size(batch_size)
+    task = Task.of(model, images, labels, attacks[0].bounds, batch_size).predict()
+    correct = is_correct(task.logits, task.labels)
+    rows = np.flatnonzero(correct)
+    withstood = {attack.name: correct.copy() for attack in attacks}
+    for attack in attacks if len(rows) else ():
+        withstood[attack.name][rows] = ~attack.attempt(task.select(rows)).fooled
+    return RobustAccuracy(correct, withstood)
+
+
 def _build_sweep(model, objectives, through, bounds):
     import tensorflow as tf
-
-    def correct(logits, labels):
-        predicted = tf.argmax(logits, axis=-1, output_type=tf.int32)
-        finite = tf.reduce_all(tf.math.is_finite(logits), axis=-1)
-        return (predicted == objectives_module.hard_labels(labels)) & finite
 
     def step(images, labels, epsilons):
         logits, found = gradients(model(), images, labels, objectives, through)
@@ -139,13 +209,13 @@ def _build_sweep(model, objectives, through, bounds):
         def attacked(cell):
             epsilon = tf.cast(epsilons[cell // len(objectives)], images.dtype)
             adversarial = perturb(images, steps[cell % len(objectives)], epsilon, bounds)
-            return tf.cast(correct(logits_of(model(), adversarial), labels), tf.int32)
+            return tf.cast(is_correct(logits_of(model(), adversarial), labels), tf.int32)
 
         cells = tf.range(tf.size(epsilons) * len(objectives))
         # One after the other: in parallel the cells would multiply the memory of a batch.
         results = tf.map_fn(attacked, cells, fn_output_signature=tf.int32, parallel_iterations=1)
         by_cell = tf.reshape(results, (-1, len(objectives), tf.shape(images)[0]))
-        return correct(logits, labels), tf.transpose(by_cell, (2, 0, 1)), zero
+        return is_correct(logits, labels), tf.transpose(by_cell, (2, 0, 1)), zero
 
     return step
 
