@@ -118,6 +118,48 @@ def test_stored_pixels_give_the_batches_of_decoded_ones(digits):
         np.testing.assert_array_equal(labels, same)
 
 
+@pytest.mark.slow
+def test_training_killed_again_and_again_ends_with_the_same_bits(tmp_path, small_npz):
+    """kill -9 at random moments of the main process, whatever it and its jobs are doing."""
+    command = [
+        sys.executable, "-c", "from hr_keras.cli import main; main()", "table", "--data", small_npz,
+        "--epochs", "60", "--realizations", "1", "--jobs", "1", "--output",
+    ]  # fmt: skip
+    started = time.perf_counter()
+    subprocess.run([*command, tmp_path / "whole"], check=True, capture_output=True)
+    whole = time.perf_counter() - started
+    generator, kills = np.random.default_rng(), 0
+    for _ in range(30):
+        process = subprocess.Popen(
+            [*command, tmp_path / "killed"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        try:
+            process.wait(timeout=generator.uniform(0.3, 0.9) * whole if kills < 5 else None)
+            break
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            kills += 1
+    assert process.returncode == 0
+    assert kills >= 2
+    assert_same_results(tmp_path / "killed", tmp_path / "whole")
+
+
+def assert_same_results(folder, other):
+    """Weights, histories, tables and pictures are the same bits."""
+    for name in ("realization-0-ce", "realization-0-hr"):
+        one, two = (json.loads((f / f"{name}.json").read_text()) for f in (folder, other))
+        assert one.pop("seconds") > 0
+        assert two.pop("seconds") > 0
+        assert one == two
+        models = [keras.models.load_model(f / f"{name}.keras") for f in (folder, other)]
+        for a, b in zip(*(model.get_weights() for model in models), strict=True):
+            np.testing.assert_array_equal(a, b)
+    for name in ("table.md", "table.csv", "table.json", "figure.png", "figure.svg"):
+        assert (folder / name).read_bytes() == (other / name).read_bytes()
+    assert not list(folder.glob("*.checkpoint*"))
+
+
 @pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGKILL])
 def test_interrupted_training_ends_with_the_same_bits(tmp_path, small_npz, signal_number):
     """Stopped as soon as a first checkpoint is there, started again, against never stopped."""
@@ -136,23 +178,7 @@ def test_interrupted_training_ends_with_the_same_bits(tmp_path, small_npz, signa
     assert not (tmp_path / "stopped" / "realization-0-ce.json").exists()
     for folder in ("stopped", "whole"):
         subprocess.run([*command, tmp_path / folder], check=True, capture_output=True)
-    for name in ("realization-0-ce", "realization-0-hr"):
-        stopped, whole = (
-            json.loads((tmp_path / folder / f"{name}.json").read_text())
-            for folder in ("stopped", "whole")
-        )
-        stopped.pop("seconds"), whole.pop("seconds")
-        assert stopped == whole
-        models = [
-            keras.models.load_model(tmp_path / folder / f"{name}.keras")
-            for folder in ("stopped", "whole")
-        ]
-        for a, b in zip(*(model.get_weights() for model in models), strict=True):
-            np.testing.assert_array_equal(a, b)
-    for name in ("table.md", "table.csv", "table.json", "figure.png"):
-        contents = [(tmp_path / folder / name).read_bytes() for folder in ("stopped", "whole")]
-        assert contents[0] == contents[1]
-    assert not list(tmp_path.rglob("*.checkpoint.npz"))
+    assert_same_results(tmp_path / "stopped", tmp_path / "whole")
 
 
 def test_a_file_of_other_content_is_another_protocol(tiny, run, tmp_path):
@@ -174,12 +200,47 @@ def test_a_damaged_result_is_named(tiny, tmp_path, content):
         realization.run(tiny, "hr", 0, tmp_path)
 
 
-def test_a_damaged_checkpoint_is_begun_anew(tiny, run, tmp_path):
+class Stopped(Exception):
+    """In place of a power cut."""
+
+
+@pytest.mark.parametrize("damage", ["cut", "flip", "no zip", "gone", "both"])
+def test_a_damaged_checkpoint_is_recognised_and_the_one_before_used(
+    tiny, run, tmp_path, monkeypatch, damage
+):
+    def stop(done):
+        if done == 2:
+            raise Stopped
+
     table.open_folder(tmp_path, tiny)
-    (tmp_path / "realization-0-hr.checkpoint.npz").write_bytes(b"PK not a zip")
+    with pytest.raises(Stopped):
+        realization.run(tiny, "hr", 0, tmp_path, on_epoch=stop)
+    path = tmp_path / "realization-0-hr.checkpoint.npz"
+    content = path.read_bytes()
+    half = len(content) // 2
+    path.write_bytes(
+        {
+            "cut": content[:half],
+            "flip": content[:half] + bytes([content[half] ^ 1]) + content[half + 1 :],
+        }.get(damage, b"PK not a zip")
+    )
+    if damage == "gone":
+        path.unlink()
+    if damage == "both":
+        (tmp_path / "realization-0-hr.checkpoint.previous.npz").write_bytes(b"")
+    starts = []
+    batches = realization.batches
+
+    def recorded(split, batch_size, seed, first_epoch, epochs):
+        starts.append(first_epoch)
+        return batches(split, batch_size, seed, first_epoch, epochs)
+
+    monkeypatch.setattr(realization, "batches", recorded)
     result = realization.run(tiny, "hr", 0, tmp_path)
+    assert starts == [0 if damage == "both" else 1]
     expected = next(r for r in run[1] if (r["loss"], r["index"]) == ("hr", 0))
-    assert result["test"] == expected["test"]
+    assert {**result, "seconds": 0} == {**expected, "seconds": 0}
+    assert not list(tmp_path.glob("*.npz"))
 
 
 def test_a_folder_of_another_protocol_is_refused_and_kept(tiny, run):

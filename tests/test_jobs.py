@@ -1,5 +1,8 @@
 import os
+import pathlib
 import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -36,9 +39,11 @@ def fail(how, report):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def sleep(folder, report):
-    (folder / str(os.getpid())).touch()
-    time.sleep(600)
+def live(folder, report):
+    """For ten minutes, and show it."""
+    for _ in range(60_000):
+        (folder / str(os.getpid())).touch()
+        time.sleep(0.01)
 
 
 def test_results_come_in_the_order_of_the_tasks_from_other_processes():
@@ -78,10 +83,33 @@ def test_no_process_outlives_an_interrupt(tmp_path):
 
     threading.Thread(target=interrupt).start()
     with pytest.raises(KeyboardInterrupt):
-        jobs.run(sleep, [(tmp_path,)], 1)
+        jobs.run(live, [(tmp_path,)], 1)
     (started,) = tmp_path.iterdir()
     with pytest.raises(ProcessLookupError):
         os.kill(int(started.name), 0)
+
+
+def test_no_process_outlives_a_kill(tmp_path):
+    code = (
+        "import pathlib, test_jobs; from hr_keras.experiments import jobs; "
+        f"jobs.run(test_jobs.live, [(pathlib.Path({str(tmp_path)!r}),)], 1)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], env=environment())
+    while not (started := list(tmp_path.iterdir())):
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    time.sleep(2)  # to notice
+    before = started[0].stat().st_mtime_ns
+    time.sleep(1)
+    assert started[0].stat().st_mtime_ns == before
+
+
+def environment():
+    """So that another process imports this file and the package that this one tests."""
+    here = pathlib.Path(__file__).parent
+    paths = [str(here), str(here.parent), os.environ.get("PYTHONPATH", "")]
+    return os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
 
 
 @pytest.mark.parametrize("number", [0, -1, 10**6])

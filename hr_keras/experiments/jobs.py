@@ -8,6 +8,7 @@ import contextlib
 import multiprocessing
 import os
 import pickle
+import threading
 import traceback
 from multiprocessing import connection
 
@@ -118,6 +119,7 @@ def _work(parent, function, threads):
     import signal
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent decides
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     startup.import_tensorflow(threads)
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
@@ -130,6 +132,12 @@ def _work(parent, function, threads):
                 _send_error(parent, error)
             else:
                 parent.send(("done", result))
+
+
+def _end_with_parent():
+    """However it ends, kill -9 included: no two processes may train the same model."""
+    multiprocessing.parent_process().join()
+    os._exit(1)
 
 
 def _send_error(parent, error):

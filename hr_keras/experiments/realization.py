@@ -8,14 +8,12 @@ With several workers the chief alone writes; the others only take their part in 
 """
 
 import functools
-import io
 import json
 import math
 import os
 import pathlib
 import platform
 import time
-import zipfile
 
 import keras
 import numpy as np
@@ -23,6 +21,7 @@ import numpy as np
 from hr_keras import callbacks, datasets, distribution, evaluation, metrics, models, training_loop
 from hr_keras.attacks.objectives import ROUTES
 from hr_keras.experiments import measurements
+from hr_keras.experiments.checkpoint import Checkpoint
 from hr_keras.experiments.protocol import LOSSES
 from hr_keras.files import write_atomically
 from hr_keras.losses import HRLoss
@@ -64,7 +63,7 @@ def run(protocol, loss, index, folder, data_dir=None, on_epoch=None):
     started = time.perf_counter()
     seed = protocol.seed + index
     data = _load(protocol, seed, data_dir)
-    checkpoint = _Checkpoint(path.with_suffix(".checkpoint.npz"), on_epoch, writes=chief)
+    checkpoint = Checkpoint(path.with_suffix(".checkpoint.npz"), on_epoch, writes=chief)
     model = _train(protocol, loss, seed, data, checkpoint)
     if not chief:
         return None
@@ -79,7 +78,7 @@ def run(protocol, loss, index, folder, data_dir=None, on_epoch=None):
     }
     _save(model, path.with_suffix(".keras"))
     write_atomically(path, measurements.result_json(result))
-    checkpoint.path.unlink(missing_ok=True)
+    checkpoint.delete()
     return result
 
 
@@ -284,68 +283,6 @@ def _save(model, path):
     temporary = path.with_name(f".{path.name}.partial.keras")
     model.save(temporary)
     os.replace(temporary, path)
-
-
-class _Checkpoint(keras.callbacks.Callback):
-    """Everything that training needs to go on, in one file, after every epoch.
-
-    Keras' `BackupAndRestore` keeps neither the history nor the order of the data, and does
-    not write atomically.
-
-    Args:
-        path: of the file.
-        on_epoch: called with the number of epochs done; or `None`.
-        writes: whether this process writes the file. All read it.
-    """
-
-    def __init__(self, path, on_epoch, writes=True):
-        super().__init__()
-        self.path = path
-        self.on_epoch = on_epoch
-        self.writes = writes
-        self.epochs = []  # the logs of each epoch done
-        self.seconds = 0.0  # spent by the sessions before this one
-        self._started = time.perf_counter()
-
-    def restore(self, model):
-        """Bring `model` to the state of the file, if there is a whole one."""
-        try:
-            with np.load(self.path, allow_pickle=False) as saved:
-                state = json.loads(str(saved["state"]))
-                values = [saved[f"variable_{k}"] for k in range(len(_variables(model)))]
-        except FileNotFoundError:
-            return
-        except (zipfile.BadZipFile, EOFError, KeyError, ValueError):
-            return  # not written by this version: begin anew
-        for variable, value in zip(_variables(model), values, strict=True):
-            variable.assign(value)
-        self.epochs, self.seconds = state["epochs"], state["seconds"]
-        if self.on_epoch is not None:
-            self.on_epoch(len(self.epochs))
-
-    def on_epoch_end(self, epoch, logs=None):
-        self.epochs.append({key: float(value) for key, value in (logs or {}).items()})
-        if self.writes:
-            self._write()
-        if self.on_epoch is not None:
-            self.on_epoch(epoch + 1)
-
-    def _write(self):
-        state = {
-            "epochs": self.epochs,
-            "seconds": self.seconds + time.perf_counter() - self._started,
-        }
-        variables = {
-            f"variable_{k}": keras.ops.convert_to_numpy(variable)
-            for k, variable in enumerate(_variables(self.model))
-        }
-        buffer = io.BytesIO()
-        np.savez(buffer, state=np.array(json.dumps(state)), **variables)
-        write_atomically(self.path, buffer.getvalue())
-
-
-def _variables(model):
-    return [*model.variables, *model.optimizer.variables]
 
 
 def _history(epochs):

@@ -1,0 +1,95 @@
+"""The state of training in a file, so that it goes on with the same bits."""
+
+import contextlib
+import io
+import json
+import os
+import time
+import zipfile
+import zlib
+
+import keras
+import numpy as np
+
+from hr_keras.files import write_atomically
+
+
+class Checkpoint(keras.callbacks.Callback):
+    """Everything that training needs to go on, in one file, after every epoch.
+
+    The file of the epoch before is kept beside it. Keras' `BackupAndRestore` keeps neither the
+    history nor the order of the data, and does not write atomically.
+
+    Args:
+        path: of the file, `.npz`.
+        on_epoch: called with the number of epochs done; or `None`.
+        writes: whether this process writes the file. All read it.
+    """
+
+    def __init__(self, path, on_epoch=None, writes=True):
+        super().__init__()
+        self.path = path
+        self.previous = path.with_name(f"{path.stem}.previous.npz")
+        self.on_epoch = on_epoch
+        self.writes = writes
+        self.epochs = []  # the logs of each epoch done
+        self.seconds = 0.0  # spent by the sessions before this one
+        self._started = time.perf_counter()
+
+    def restore(self, model):
+        """Bring `model` to the state of the last whole file, if there is one."""
+        variables = _variables(model)
+        for path in (self.path, self.previous):
+            found = _read(path, len(variables))
+            if found is None:
+                continue
+            state, values = found
+            for variable, value in zip(variables, values, strict=True):
+                variable.assign(value)
+            self.epochs, self.seconds = state["epochs"], state["seconds"]
+            if self.on_epoch is not None:
+                self.on_epoch(len(self.epochs))
+            return
+
+    def delete(self):
+        """Remove the files."""
+        for path in (self.path, self.previous):
+            path.unlink(missing_ok=True)
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.epochs.append({key: float(value) for key, value in (logs or {}).items()})
+        if self.writes:
+            self._write()
+        if self.on_epoch is not None:
+            self.on_epoch(epoch + 1)
+
+    def _write(self):
+        state = {
+            "epochs": self.epochs,
+            "seconds": self.seconds + time.perf_counter() - self._started,
+        }
+        variables = {
+            f"variable_{k}": keras.ops.convert_to_numpy(variable)
+            for k, variable in enumerate(_variables(self.model))
+        }
+        buffer = io.BytesIO()
+        np.savez(buffer, state=np.array(json.dumps(state)), **variables)
+        with contextlib.suppress(FileNotFoundError):
+            os.replace(self.path, self.previous)
+        write_atomically(self.path, buffer.getvalue())
+
+
+def _read(path, count):
+    """State and values of `count` variables; `None` where there is no whole file."""
+    try:
+        with np.load(path, allow_pickle=False) as saved:
+            state = json.loads(str(saved["state"]))
+            return state, [saved[f"variable_{k}"] for k in range(count)]
+    except FileNotFoundError:
+        return None
+    except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, ValueError):
+        return None  # damaged, or not written by this version
+
+
+def _variables(model):
+    return [*model.variables, *model.optimizer.variables]
