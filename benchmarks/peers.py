@@ -25,7 +25,17 @@ def hr(labels, logits):
 OBJECTIVES = {"ce": cross_entropy, "hr": hr}
 
 
-class Bare:
+class Library:
+    """`package` has the version, `note` says how it is used.
+
+    `clean_once`: whether a loop over attacks predicts the clean images once, as a careful user
+    would, or beside every attack.
+    """
+
+    clean_once = True
+
+
+class Bare(Library):
     """What TensorFlow can do: one compiled function, with nothing around it."""
 
     package = "tensorflow"
@@ -50,7 +60,7 @@ class Bare:
         return self._predict(tf.constant(images)).numpy()
 
 
-class CleverHans:
+class CleverHans(Library):
     package = "cleverhans"
     note = "predictions compiled"
 
@@ -76,7 +86,17 @@ class CleverHans:
         return self._predict(tf.constant(images)).numpy()
 
 
-class Foolbox:
+class CleverHansTutorial(CleverHans):
+    """The loop of its `mnist_tutorial.py`, which tests one attack: a run for each of them."""
+
+    note = "for each objective and ε: clean and attacked predictions, not compiled"
+    clean_once = False
+
+    def predict(self, images):
+        return self._model(tf.constant(images)).numpy().argmax(axis=-1)
+
+
+class Foolbox(Library):
     package = "foolbox"
     note = "its HR attack: `get_loss_fn` overridden"
 
@@ -105,7 +125,7 @@ class Foolbox:
         return self._model(tf.constant(images)).numpy().argmax(axis=-1)
 
 
-class ART:
+class ART(Library):
     package = "adversarial-robustness-toolbox"
     note = "one classifier for each loss"
 
@@ -135,7 +155,7 @@ class ART:
         return self._classifiers["ce"].predict(images).argmax(axis=-1)
 
 
-class TorchAttacks:
+class TorchAttacks(Library):
     package = "torchattacks"
     note = "same weights in torch, channels last; knows CE alone, which stands for HR too"
 
@@ -163,13 +183,13 @@ class TorchAttacks:
 LIBRARIES = (CleverHans, Foolbox, ART, TorchAttacks)
 
 
-def start_all(model, images, labels):
+def start_all(model, images, labels, libraries=LIBRARIES):
     """The libraries that run, by name and version, and a row with the error of each that does not.
 
     Each attacks one small batch with both objectives and predicts it.
     """
     running, rows = {}, []
-    for library in LIBRARIES:
+    for library in libraries:
         try:
             name = f"{library.__name__} {importlib.metadata.version(library.package)}"
             peer = library(model)
@@ -195,6 +215,24 @@ def batches(images, labels, size):
     ]
 
 
+def passes(model, images, labels, batch_size, objectives=()):
+    """A function that runs one forward pass and one backward pass for each objective, no more."""
+
+    @tf.function
+    def step(x, y):
+        with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
+            tape.watch(x)
+            logits = model(x, training=False)
+            values = [OBJECTIVES[objective](y, logits) for objective in objectives]
+        return logits, [tape.gradient(value, x) for value in values]
+
+    def run():
+        for x, y in batches(images, labels, batch_size):
+            step(tf.constant(x), tf.constant(y))
+
+    return run
+
+
 def adversarial_images(peer, images, labels, epsilon, size):
     """FGSM with CE on all images: what `hr_keras.attacks.FGSM` returns."""
     return np.concatenate([peer.fgsm(x, y, epsilon) for x, y in batches(images, labels, size)])
@@ -203,14 +241,16 @@ def adversarial_images(peer, images, labels, epsilon, size):
 def six_cells(peer, images, labels, size, epsilons=(0.1, 0.25)):
     """Accuracy of each (objective, ε), as one loop over a library's attack and predictions.
 
-    The clean accuracy is predicted once, as a careful user would, not once for each objective.
+    The clean accuracy is predicted once, or beside every attack where not `peer.clean_once`.
     """
     right = dict.fromkeys([(o, e) for o in OBJECTIVES for e in (0.0, *epsilons)], 0)
     for x, y in batches(images, labels, size):
-        clean = int((peer.predict(x) == y).sum())
+        clean = None
         for objective in OBJECTIVES:
-            right[objective, 0.0] += clean
             for epsilon in epsilons:
+                if clean is None or not peer.clean_once:
+                    clean = int((peer.predict(x) == y).sum())
                 adversarial = peer.fgsm(x, y, epsilon, objective)
                 right[objective, epsilon] += int((peer.predict(adversarial) == y).sum())
+            right[objective, 0.0] += clean
     return {cell: count / len(labels) for cell, count in right.items()}
