@@ -2,7 +2,7 @@
 
 Time: one objective on the CNN, 1,000 to 60,000 images at 4 values of ε (the digits repeat beyond
 10,000), and 1 to 16 values of ε at 10,000 images. Memory: each case in a process of its own,
-the most that it held beyond what it held before, its images included.
+the most that it held beyond what it held before, images and the memory of one batch included.
 """
 
 import multiprocessing
@@ -14,7 +14,7 @@ from subjects import subject
 from hr_keras import evaluation
 
 BATCH = 250
-AT_MOST_OFF_LINE, AT_MOST_OF_MEMORY = 1.1, 1.1
+AT_MOST_OFF_LINE, AT_MOST_OF_IMAGES = 1.1, 0.1
 
 
 def sweep(model, images, labels, count):
@@ -46,13 +46,13 @@ def line(seconds, cases, size):
 
 
 def peak_memory(n, count):
-    """Most MiB that one sweep takes beyond the model and the images."""
+    """Most MiB of one sweep beyond what one of a single batch left, and MiB of the images."""
     model, images, labels = subject("CNN", n)
     sweep(model, images[:BATCH], labels[:BATCH], count)  # compile
     pathlib.Path("/proc/self/clear_refs").write_text("5")  # the peak begins here
     before = _status("VmRSS")
     sweep(model, images, labels, count)
-    return (_status("VmHWM") - before) / 1024
+    return (_status("VmHWM") - before) / 1024, images.nbytes / 2**20
 
 
 def _status(key):
@@ -62,15 +62,23 @@ def _status(key):
 
 
 def memory(cases):
-    """Rows: the peak of each case, in a process of its own."""
+    """Rows: the peak of each case, in a process of its own; what it returns grows, no more."""
     rows, spawn = [], multiprocessing.get_context("spawn")
     for n, count in cases:
         with spawn.Pool(1) as pool:
-            beyond = pool.apply(peak_memory, (n, count))
+            beyond, of_images = pool.apply(peak_memory, (n, count))
         name = f"{n} images, {count} ε"
-        rows.append({"title": "memory beyond the images", "name": name, "MiB": beyond})
-        print(f"{name}: {beyond:.1f} MiB beyond the images")
+        row = {"title": "memory", "name": name, "MiB of images": of_images, "MiB beyond": beyond}
+        rows.append(row)
+        print(f"{name}: {of_images:.1f} MiB of images, {beyond:.1f} MiB beyond")
     return rows
+
+
+def memory_limit(near, far):
+    """A row: what memory grows by between two cases, by the size of the images of the larger."""
+    grown = (far["MiB beyond"] - near["MiB beyond"]) / far["MiB of images"]
+    title = f"memory from {near['name']} to {far['name']}"
+    return limit(title, "grown / images", grown, at_most=AT_MOST_OF_IMAGES)
 
 
 def main():
@@ -89,7 +97,10 @@ def main():
         slopes = line(seconds, some, lambda case, axis=axis: case[axis])
         title = f"cost of one more of the {what}"
         rows.append(limit(title, "far / near", slopes, at_most=AT_MOST_OFF_LINE))
-    rows += memory(cases)
+    held = memory(cases)
+    by_case = dict(zip(cases, held, strict=True))
+    rows += held
+    rows += [memory_limit(by_case[some[0]], by_case[some[-1]]) for some in (by_images, by_epsilons)]
     save(rows, given.output)
 
 
