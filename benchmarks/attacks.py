@@ -9,7 +9,7 @@ import pathlib
 import keras
 import numpy as np
 import peers
-from interleaved import arguments, compare, limit, ratios, report, save
+from interleaved import CLOCKS, arguments, compare, limit, ratios, report, save
 from subjects import subject
 
 from hr_keras.attacks import FGSM
@@ -20,7 +20,7 @@ VALIDATION, VALIDATION_BATCH = 2000, 250
 AT_LEAST_OF_BARE, AT_MOST_OF_PASSES, AT_MOST_OF_MEMORY = 0.95, 1.05, 1.02
 
 
-def fgsm(name, n, repeats):
+def fgsm(name, n, repeats, clock):
     """Rows: adversarial images from each contestant, compared pixel by pixel, then timed."""
     model, images, labels = subject(name, n)
     running, rows = peers.start_all(model, images, labels)
@@ -33,7 +33,7 @@ def fgsm(name, n, repeats):
         )
     title = f"FGSM, {name}, {n} images, batches of {BATCH}"
     rows += same_pixels(title, contestants)
-    seconds = compare(contestants, repeats)
+    seconds = compare(contestants, repeats, clock)
     rows += report(title, seconds, {peer_name: running[peer_name].note for peer_name in running})
     speed = ratios(seconds, "bare loop", "hr_keras")
     rows.append(limit(title, "speed / bare loop", speed, at_least=AT_LEAST_OF_BARE))
@@ -51,7 +51,7 @@ def same_pixels(title, contestants):
     return rows
 
 
-def callback(name, repeats):
+def callback(name, repeats, clock):
     """Rows: what the callback takes at the end of an epoch, and its bare passes."""
     model, images, labels = subject(name, VALIDATION)
     attacking = FGSMCallback((images, labels), every=1, batch_size=VALIDATION_BATCH)
@@ -63,7 +63,7 @@ def callback(name, repeats):
         "1 forward": peers.passes(model, images, labels, VALIDATION_BATCH),
         "1 forward + 1 backward": peers.passes(model, images, labels, VALIDATION_BATCH, ("ce",)),
     }
-    seconds = compare(contestants, repeats)
+    seconds = compare(contestants, repeats, clock)
     once = zip(seconds["1 forward + 1 backward"], seconds["1 forward"], strict=True)
     seconds["its passes"] = [backward + 2 * forward for backward, forward in once]
     title = f"FGSMCallback, {name}, {VALIDATION} validation images, ε 0.1 and 0.25"
@@ -135,9 +135,9 @@ def main():
     given = parser.parse_args()
     rows = many_epochs(given.epochs)
     for name, n in zip(("CNN", "ResNet-8"), given.images, strict=True):
-        rows += fgsm(name, n, given.repeats)
-        rows += callback(name, given.repeats)
-    save(rows, given.output)
+        rows += fgsm(name, n, given.repeats, CLOCKS[given.clock])
+        rows += callback(name, given.repeats, CLOCKS[given.clock])
+    save(rows, given.output, given.clock)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ are made is counted in `tests/test_evaluation.py`; this script times them.
 """
 
 import peers
-from interleaved import arguments, compare, limit, ratios, report, save
+from interleaved import CLOCKS, arguments, compare, limit, ratios, report, save
 from subjects import subject
 
 from hr_keras import evaluation
@@ -29,7 +29,7 @@ def same_cells(running, model, images, labels):
     return rows
 
 
-def measure(name, n, repeats):
+def measure(name, n, repeats, clock):
     model, images, labels = subject(name, n)
     running, rows = peers.start_all(
         model, images, labels, (*peers.LIBRARIES, peers.CleverHansTutorial)
@@ -42,7 +42,7 @@ def measure(name, n, repeats):
     }
     for peer_name, peer in running.items():
         contestants[peer_name] = lambda peer=peer: peers.six_cells(peer, images, labels, BATCH)
-    seconds = compare(contestants, repeats)
+    seconds = compare(contestants, repeats, clock)
     once = zip(seconds["1 forward + 2 backward"], seconds["1 forward"], strict=True)
     seconds["pass budget"] = [backward + 4 * forward for backward, forward in once]
     title = f"six cells, {name}, {n} images"
@@ -63,8 +63,8 @@ def main():
     given = parser.parse_args()
     rows = []
     for name, n in zip(("CNN", "ResNet-8"), given.images, strict=True):
-        rows += measure(name, n, given.repeats)
-    save(rows, given.output)
+        rows += measure(name, n, given.repeats, CLOCKS[given.clock])
+    save(rows, given.output, given.clock)
 
 
 if __name__ == "__main__":

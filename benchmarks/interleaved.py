@@ -12,17 +12,19 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+CLOCKS = {"wall": time.perf_counter, "processor": time.process_time}
 
-def compare(contestants, repeats):
+
+def compare(contestants, repeats, clock=time.perf_counter):
     """Seconds of each contestant, a list a name, after one warm-up each."""
     for contestant in contestants.values():
         contestant()
     seconds = {name: [] for name in contestants}
     for _ in range(repeats):
         for name, contestant in contestants.items():
-            started = time.perf_counter()
+            started = clock()
             contestant()
-            seconds[name].append(time.perf_counter() - started)
+            seconds[name].append(clock() - started)
     return seconds
 
 
@@ -59,6 +61,7 @@ def arguments(description, repeats):
     """Arguments that all scripts take, as an `argparse` parser."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--repeats", type=int, default=repeats)
+    parser.add_argument("--clock", choices=CLOCKS, default="wall", help="what a second is")
     parser.add_argument("--output", help="JSON file")
     return parser
 
@@ -87,7 +90,7 @@ def limit(title, what, measured, at_most=None, at_least=None):
     }
 
 
-def save(rows, path):
+def save(rows, path, clock="wall"):
     """Write the rows as JSON, with what they were made on; nothing where `path` is None."""
     if path is None:
         return
@@ -99,6 +102,7 @@ def save(rows, path):
         "numpy": np.__version__,
         "keras": keras.__version__,
         "tensorflow": tf.__version__,
+        "clock": clock,
     }
     pathlib.Path(path).write_text(json.dumps({"machine": machine, "rows": rows}, indent=1) + "\n")
 

@@ -24,13 +24,14 @@ def markdown(path):
     if limits:
         rows = [{"of": row["title"]} | {key: row[key] for key in _LIMIT} for row in limits]
         parts += ["Limits (median, minimum and maximum of the repeats):", table(rows)]
-    for title, rows in itertools.groupby(tables, key=lambda row: row["title"]):
-        parts += [f"### {title}", table([_shown(row) for row in rows])]
+    for title, rows in itertools.groupby(tables, key=lambda row: row.get("title", "")):
+        parts += [f"### {title}"] if title else []
+        parts.append(table([_shown(row) for row in rows]))
     return "\n\n".join(parts)
 
 
 def _shown(row):
-    if "seconds" not in row:
+    if "ratio_min" not in row:  # not one of `report`
         return {key: value for key, value in row.items() if key != "title"}
     seconds = row["seconds"]
     shown = {

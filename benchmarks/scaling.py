@@ -8,7 +8,7 @@ the most that it held beyond what it held before, images and the memory of one b
 import multiprocessing
 import pathlib
 
-from interleaved import arguments, compare, limit, report, save
+from interleaved import CLOCKS, arguments, compare, limit, report, save
 from subjects import subject
 
 from hr_keras import evaluation
@@ -22,7 +22,7 @@ def sweep(model, images, labels, count):
     return evaluation.sweep(model, images, labels, ("ce",), epsilons, batch_size=BATCH)
 
 
-def time(cases, repeats):
+def time(cases, repeats, clock):
     """Seconds of each (images, ε values), interleaved."""
     model, images, labels = subject("CNN", max(n for n, _ in cases))
     return compare(
@@ -31,6 +31,7 @@ def time(cases, repeats):
             for case in cases
         },
         repeats,
+        clock,
     )
 
 
@@ -89,7 +90,7 @@ def main():
     by_images = [(n, given.epsilons[1]) for n in given.images]
     by_epsilons = [(given.images[1], count) for count in given.epsilons]
     cases = list(dict.fromkeys(by_images + by_epsilons))
-    seconds = time(cases, given.repeats)
+    seconds = time(cases, given.repeats, CLOCKS[given.clock])
     rows = report(
         "sweep of the CNN", {f"{n} images, {count} ε": seconds[n, count] for n, count in cases}
     )
@@ -101,7 +102,7 @@ def main():
     by_case = dict(zip(cases, held, strict=True))
     rows += held
     rows += [memory_limit(by_case[some[0]], by_case[some[-1]]) for some in (by_images, by_epsilons)]
-    save(rows, given.output)
+    save(rows, given.output, given.clock)
 
 
 if __name__ == "__main__":

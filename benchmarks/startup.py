@@ -1,8 +1,10 @@
 """Start-up in new processes: `hr-keras --help`; `import hr_keras` against `import keras`."""
 
 import os
+import resource
 import subprocess
 import sys
+import time
 
 from interleaved import arguments, compare, limit, report, save
 
@@ -24,6 +26,11 @@ def process(code):
     return run
 
 
+def of_children():
+    """Processor seconds of the processes that have ended."""
+    return sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
+
+
 def main():
     given = arguments(__doc__, repeats=9).parse_args()
     contestants = {
@@ -34,7 +41,9 @@ def main():
         "hr-keras --help": HELP,
         "python alone": "",
     }
-    seconds = compare({name: process(code) for name, code in contestants.items()}, given.repeats)
+    clock = time.perf_counter if given.clock == "wall" else of_children
+    processes = {name: process(code) for name, code in contestants.items()}
+    seconds = compare(processes, given.repeats, clock)
     rows = report("start-up", seconds)
     for name in list(contestants)[1:4]:
         more = [a - b for a, b in zip(seconds[name], seconds["import keras"], strict=True)]
@@ -42,7 +51,7 @@ def main():
         rows.append(limit(f"`{name}`", what, more, at_most=IMPORT_LIMIT))
     helped = seconds["hr-keras --help"]
     rows.append(limit("`hr-keras --help`", "seconds", helped, at_most=HELP_LIMIT))
-    save(rows, given.output)
+    save(rows, given.output, given.clock)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,9 @@
 """Bounds on the misclassification probability from the terms of the HR loss."""
 
+import functools
+import math
+
+import numpy as np
 from keras import ops
 
 
@@ -23,7 +27,116 @@ def upper_bound(entropy, divergence, alpha):
         >>> float(bounds.upper_bound(0.0, 0.3, alpha=1.6))  # certain, so never wrong
         0.0
     """
-    share = -ops.expm1(-ops.convert_to_tensor(entropy))
+    entropy = ops.convert_to_tensor(entropy)
+    divergence = ops.convert_to_tensor(divergence, entropy.dtype)
+    share = -ops.expm1(-entropy)
     # a power of the product, not exp of a log: 1 − e^(−H) may be 0
     exponent = (alpha - 1.0) / alpha
     return ops.minimum(share**exponent * ops.exp(exponent * divergence), 1.0)
+
+
+def surrogate_bound(risk, alpha):
+    """Upper bound on the probability of error that the HR risk alone gives (Corollary 1).
+
+    P_e ≤ exp((α−1)/α · (L_HR − 1)), because log(1 − e^(−H)) ≤ H − 1: never below
+    `upper_bound`, and as small as the HR loss makes it.
+
+    Args:
+        risk: L_HR = H + R in nats, over the whole distribution.
+        alpha: order of the divergence, greater than 1.
+
+    Returns:
+        A tensor of the shape of `risk`, at most 1.
+
+    Source: "A novel loss to train DNNs", Corollary 1 and appendix B.
+
+    Example:
+        >>> float(bounds.surrogate_bound(1.0, alpha=1.6))
+        1.0
+    """
+    exponent = (alpha - 1.0) / alpha
+    return ops.minimum(ops.exp(exponent * (ops.convert_to_tensor(risk) - 1.0)), 1.0)
+
+
+def lower_bound(entropy, reversed_divergence, alpha, num_classes):
+    """Lower bound on the probability of error (Proposition 1).
+
+    P_e ≥ (1 − e^(−H))^(β·(α−1)/(α−2)) · e^(−R'), for every α > 2, every classifier and every
+    joint distribution. It says something for soft labels only: with hard ones the classifier
+    gives classes a probability that the labels rule out, R' is infinite and the bound is 0.
+
+    Args:
+        entropy: H(Ŷ|X) in nats, at least 0.
+        reversed_divergence: R' = (α−1)·D_(α−1)(p_XŶ‖p_XY)
+            = 1/(α−2) · log E_x Σ_y q(y|x)^(α−1) p(y|x)^(2−α) in nats; it may be infinite.
+        alpha: greater than 2.
+        num_classes: M, at least 2.
+
+    Returns:
+        A tensor of the shape of `entropy`, at least 0.
+
+    Raises:
+        ValueError: unless α > 2 and M ≥ 2.
+
+    Source: "A novel loss to train DNNs", Proposition 1.
+
+    Example:
+        >>> float(bounds.lower_bound(0.5, float("inf"), alpha=3.0, num_classes=10))
+        0.0
+    """
+    if not 2 < alpha < math.inf:
+        raise ValueError(f"`alpha` must be greater than 2. Received: alpha={alpha!r}")
+    exponent = beta(num_classes) * (alpha - 1.0) / (alpha - 2.0)
+    entropy = ops.convert_to_tensor(entropy)
+    reversed_divergence = ops.convert_to_tensor(reversed_divergence, entropy.dtype)
+    return (-ops.expm1(-entropy)) ** exponent * ops.exp(-reversed_divergence)
+
+
+@functools.cache
+def beta(num_classes):
+    """The constant β(M) of the lower bound.
+
+    The smallest β with log g⁻¹(h) ≥ β·log(1 − e^(−h)) for all h in (0, log M], where
+    g(P) = h_b(P) + P·log M on [0, 1 − 1/M] and h_b is the binary entropy, in nats: Fano's
+    inequality says H ≤ g(P_u).
+
+    Args:
+        num_classes: M, at least 2.
+
+    Returns:
+        A float, for example 2.14 for 2 classes and 4.07 for 10.
+
+    Raises:
+        ValueError: for fewer than 2 classes.
+    """
+    if not 2 <= num_classes < math.inf:
+        raise ValueError(f"`num_classes` must be at least 2. Received: {num_classes!r}")
+    lowest, highest = math.log(1e-300), math.log(_largest_uncertainty(num_classes))
+    for _ in range(4):  # finer and finer around the largest ratio
+        grid = np.linspace(lowest, highest, 10_001)
+        ratios = _ratio(grid, num_classes)
+        best = int(np.argmax(ratios))
+        lowest, highest = grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)]
+    return float(ratios[best])
+
+
+def _ratio(log_p, num_classes):
+    """log P / log(1 − e^(−g(P))): what β must reach at h = g(P)."""
+    return log_p / np.log(-np.expm1(-_fano(np.exp(log_p), num_classes)))
+
+
+def _fano(p, num_classes):
+    """g(P) = h_b(P) + P·log M."""
+    return -p * np.log(p) - (1.0 - p) * np.log1p(-p) + p * math.log(num_classes)
+
+
+def _largest_uncertainty(num_classes):
+    """g⁻¹(log M), by bisection: g rises on [0, 1 − 1/M]."""
+    low, high = 0.0, 1.0 - 1.0 / num_classes
+    for _ in range(100):
+        middle = (low + high) / 2
+        if _fano(middle, num_classes) < math.log(num_classes):
+            low = middle
+        else:
+            high = middle
+    return low

@@ -1,7 +1,6 @@
 """Attacks while a model trains: scheduling and logging only, `evaluation` does the work."""
 
 import math
-import numbers
 
 import keras
 import numpy as np
@@ -9,10 +8,77 @@ import numpy as np
 from hr_keras import evaluation
 from hr_keras.attacks import attack as checks
 from hr_keras.attacks import objectives as objectives_module
+from hr_keras.attacks.ensemble import check_attacks
 from hr_keras.logits import check_backend
 
 
-class FGSMCallback(keras.callbacks.Callback):
+class _ValidationAttack(keras.callbacks.Callback):
+    """Scheduling and logging: when an attack is due, and its keys in the logs of every epoch.
+
+    Args:
+        validation_data: see `FGSMCallback`.
+        every: attack after epochs `every`, 2·`every`, … and the last.
+        bounds: `(lowest, highest)` pixel value.
+        batch_size: examples in one compiled step.
+        keys: names in the logs.
+    """
+
+    def __init__(self, validation_data, every, bounds, batch_size, keys):
+        super().__init__()
+        self.every = checks.check_count("every", every)
+        self.bounds = bounds
+        self.batch_size = checks.check_batch_size(batch_size)
+        self.images, self.labels = _arrays(validation_data)
+        checks.check_images(self.images, self.bounds)
+        if len(self.images) != len(self.labels):
+            raise ValueError(
+                "`validation_data` must hold as many labels as images. "
+                f"Received: {len(self.images)} images, {len(self.labels)} labels"
+            )
+        self._keys = tuple(keys)
+
+    def on_train_begin(self, logs=None):
+        self._attacked = self._checked = False
+        if self.model.built:
+            self._check()
+
+    def on_epoch_end(self, epoch, logs=None):
+        if not self._checked:
+            self._check()
+        last = epoch + 1 == self.params.get("epochs") or self.model.stop_training
+        self._attacked = last or (epoch + 1) % self.every == 0
+        values = self._values() if self._attacked else dict.fromkeys(self._keys, math.nan)
+        if logs is not None:
+            logs.update(values)
+
+    def on_train_end(self, logs=None):
+        history = getattr(getattr(self.model, "history", None), "history", {})
+        if self._attacked or not history.get(self._keys[0]):
+            return
+        for key, value in self._values().items():
+            history[key][-1] = value
+
+    def _check(self):
+        checks.prepare(self.model, self.images, self.labels, self.bounds)
+        self._checked = True
+
+    def _values(self):
+        # Layers may change their state at inference too, a random one its seed.
+        variables = self.model.non_trainable_variables
+        state = [keras.ops.convert_to_numpy(variable) for variable in variables]
+        accuracies = self._accuracies()
+        for variable, before in zip(variables, state, strict=True):
+            # Only what changed: replicas may differ in the others, and would become alike.
+            if not np.array_equal(keras.ops.convert_to_numpy(variable), before):
+                variable.assign(before)
+        return dict(zip(self._keys, accuracies, strict=True))
+
+    def _accuracies(self):
+        """The accuracy of each key."""
+        raise NotImplementedError
+
+
+class FGSMCallback(_ValidationAttack):
     """Attacks the validation data with FGSM every few epochs and logs the accuracy left.
 
     Adds `val_fgsm_{objective}_{epsilon:g}_accuracy`, for example
@@ -38,6 +104,7 @@ class FGSMCallback(keras.callbacks.Callback):
         batch_size: examples in one compiled step.
         through: `"logits"` (exact) or `"probabilities"` (as published, through the clipped
             softmax).
+        prefix: start of the keys; a second callback in the same list needs another.
 
     Raises:
         ValueError: for an argument or images that are not as described; for labels that
@@ -60,66 +127,25 @@ class FGSMCallback(keras.callbacks.Callback):
         bounds=(0.0, 1.0),
         batch_size=256,
         through="logits",
+        prefix="val_fgsm",
     ):
-        super().__init__()
         check_backend()
-        if not (isinstance(every, numbers.Integral) and every >= 1):
-            raise ValueError(f"`every` must be a positive integer. Received: every={every!r}")
         if not isinstance(objectives, (tuple, list)):
             objectives = (objectives,)
         self.epsilons = checks.check_epsilons(epsilons)
         self.objectives = tuple(objectives_module.get(objective) for objective in objectives)
-        self.every = int(every)
-        self.bounds = checks.check_bounds(bounds)
-        self.batch_size = checks.check_batch_size(batch_size)
         self.through = checks.check_route(through)
-        self.images, self.labels = _arrays(validation_data)
-        checks.check_images(self.images, self.bounds)
-        if len(self.images) != len(self.labels):
-            raise ValueError(
-                "`validation_data` must hold as many labels as images. "
-                f"Received: {len(self.images)} images, {len(self.labels)} labels"
-            )
-        self._keys = [
-            (f"val_fgsm_{objective.name}_{epsilon:g}_accuracy", (objective.name, epsilon))
-            for objective in self.objectives
-            for epsilon in self.epsilons
-        ]
-        if not self._keys or len({key for key, _ in self._keys}) < len(self._keys):
+        self._cells = [(o.name, epsilon) for o in self.objectives for epsilon in self.epsilons]
+        keys = [f"{prefix}_{name}_{epsilon:g}_accuracy" for name, epsilon in self._cells]
+        if not keys or len(set(keys)) < len(keys):
             raise ValueError(
                 "`objectives` and `epsilons` must give at least one key and none twice. "
-                f"Received: {[key for key, _ in self._keys]}"
+                f"Received: {keys}"
             )
+        bounds = checks.check_bounds(bounds)
+        super().__init__(validation_data, every, bounds, batch_size, keys)
 
-    def on_train_begin(self, logs=None):
-        self._attacked = self._checked = False
-        if self.model.built:
-            self._check()
-
-    def on_epoch_end(self, epoch, logs=None):
-        if not self._checked:
-            self._check()
-        last = epoch + 1 == self.params.get("epochs") or self.model.stop_training
-        self._attacked = last or (epoch + 1) % self.every == 0
-        values = self._values() if self._attacked else dict.fromkeys(dict(self._keys), math.nan)
-        if logs is not None:
-            logs.update(values)
-
-    def on_train_end(self, logs=None):
-        history = getattr(getattr(self.model, "history", None), "history", {})
-        if self._attacked or not history.get(self._keys[0][0]):
-            return
-        for key, value in self._values().items():
-            history[key][-1] = value
-
-    def _check(self):
-        checks.prepare(self.model, self.images, self.labels, self.bounds)
-        self._checked = True
-
-    def _values(self):
-        # Layers may change their state at inference too, a random one its seed.
-        variables = self.model.non_trainable_variables
-        state = [keras.ops.convert_to_numpy(variable) for variable in variables]
+    def _accuracies(self):
         accuracy = evaluation.sweep(
             self.model,
             self.images,
@@ -130,11 +156,49 @@ class FGSMCallback(keras.callbacks.Callback):
             bounds=self.bounds,
             batch_size=self.batch_size,
         ).accuracy
-        for variable, before in zip(variables, state, strict=True):
-            # Only what changed: replicas may differ in the others, and would become alike.
-            if not np.array_equal(keras.ops.convert_to_numpy(variable), before):
-                variable.assign(before)
-        return {key: accuracy[cell] for key, cell in self._keys}
+        return [accuracy[cell] for cell in self._cells]
+
+
+class AttackCallback(_ValidationAttack):
+    """Attacks the validation data with any attack every few epochs and logs the accuracy left.
+
+    Adds `val_{attack.name}_accuracy`, for example `val_pgd_margin_0.1_accuracy`, to the logs
+    of every epoch, by the rules of `FGSMCallback`: NaN on epochs that are not due, the last
+    epoch always due, training untouched bit for bit, its place **before** callbacks that
+    read the logs. Costs what the attacks cost for the examples that the model has right,
+    and one forward pass. `attacks.fast` is made for it.
+
+    Args:
+        validation_data: `(images, labels)`, or a batched `tf.data.Dataset` of such pairs;
+            a third element, sample weights, is ignored. Kept in memory.
+        attacks: an attack or several, of different names and the same `bounds`, none targeted.
+        every: attack after epochs `every`, 2·`every`, … and the last.
+        batch_size: examples in one compiled step; it replaces that of the attacks.
+
+    Raises:
+        ValueError: for an argument or images that are not as described; for labels that
+            do not fit the model when training begins (after the first epoch where the
+            model is not built before).
+
+    Example:
+        >>> model.fit(
+        ...     x_train, y_train, epochs=20,
+        ...     callbacks=[AttackCallback((x_val, y_val), fast(epsilon=0.1))],
+        ... )
+    """
+
+    def __init__(self, validation_data, attacks, every=10, batch_size=256):
+        check_backend()
+        self.attacks = check_attacks(attacks)
+        keys = [f"val_{attack.name}_accuracy" for attack in self.attacks]
+        if len(set(keys)) < len(keys):
+            raise ValueError(f"`attacks` must have different names. Received: {keys}")
+        super().__init__(validation_data, every, self.attacks[0].bounds, batch_size, keys)
+
+    def _accuracies(self):
+        return evaluation.robust_accuracy(
+            self.model, self.images, self.labels, self.attacks, self.batch_size
+        ).per_attack.values()
 
 
 def _arrays(validation_data):

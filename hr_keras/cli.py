@@ -1,13 +1,16 @@
 """The command line: parse, build a protocol, run, print."""
 
 import contextlib
-import os
+import dataclasses
+import functools
+import inspect
 import pathlib
 import sys
-import tempfile
 from typing import Annotated, Optional
 
 import typer
+
+from hr_keras import startup
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -15,6 +18,86 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Train with the HR loss, attack, and say which robustness numbers can be believed.",
 )
+
+
+@dataclasses.dataclass
+class _Options:
+    """What every experiment can be asked for; the help of each command lists them."""
+
+    preset: Annotated[
+        Optional[str],
+        typer.Option(
+            help="quick (the default), paper-mnist, paper-cifar10 or paper-svhn. In a run folder, "
+            "its own protocol counts instead."
+        ),
+    ] = None
+    data: Annotated[
+        Optional[list[str]],
+        typer.Option(
+            help="mnist10k (ships with this package), mnist, fashion_mnist, cifar10, "
+            "svhn_cropped, or the path of an .npz file. Several: give it several times."
+        ),
+    ] = None
+    model: Annotated[Optional[str], typer.Option(help="mnist_cnn or resnet8.")] = None
+    realizations: Annotated[
+        Optional[int], typer.Option(help="Independent repetitions; may grow from call to call.")
+    ] = None
+    alpha: Annotated[Optional[float], typer.Option(help="Order of the Rényi divergence, > 1.")] = (
+        None
+    )
+    epochs: Annotated[Optional[int], typer.Option(help="Training epochs.")] = None
+    learning_rate: Annotated[
+        Optional[float], typer.Option(help="Of the optimizer, at the start.")
+    ] = None
+    seed: Annotated[Optional[int], typer.Option(help="Seed of the first realization.")] = None
+    strategy: Annotated[
+        Optional[str],
+        typer.Option(
+            help="auto, none, mirrored or multiworker (tf.distribute). multiworker: the same "
+            "command in every process, each with its TF_CONFIG; the output folder is shared."
+        ),
+    ] = None
+    jobs: Annotated[
+        Optional[int],
+        typer.Option(
+            help="Models to train at once, each in a process with its share of the cores; by "
+            "default as many as cores (1 with GPUs). The number changes the last bits of results."
+        ),
+    ] = None
+    output: Annotated[
+        Optional[pathlib.Path],
+        typer.Option(
+            help="Run folder, or a folder of run folders; runs/… by default. What is there is "
+            "kept and used: a finished one is not trained again."
+        ),
+    ] = None
+    data_dir: Annotated[
+        Optional[pathlib.Path], typer.Option(help="Where tensorflow-datasets has its data.")
+    ] = None
+
+    def plan(self, make, **own):
+        """The runs that are meant: `make` is `experiments.runs.plan`, or another's."""
+        names = ("model", "realizations", "epochs", "learning_rate", "seed", "strategy")
+        changes = {name: getattr(self, name) for name in names} | own
+        return make(self.output, self.preset, tuple(self.data or ()), **changes)
+
+
+def _command(function):
+    """A command with the options of `_Options`, given to it as one value, and its own after."""
+    own = list(inspect.signature(function).parameters.values())[1:]
+    named = {option.name for option in own}
+    shared = [o for o in inspect.signature(_Options).parameters.values() if o.name not in named]
+
+    @functools.wraps(function)
+    def command(**values):
+        options = _Options(**{option.name: values.pop(option.name) for option in shared})
+        startup.import_tensorflow()
+        return function(options, **values)
+
+    parameters = [option.replace(kind=inspect.Parameter.KEYWORD_ONLY) for option in shared + own]
+    command.__signature__ = inspect.Signature(parameters)
+    command.__annotations__ = {option.name: option.annotation for option in parameters}
+    return app.command()(command)
 
 
 @app.callback(invoke_without_command=True)
@@ -28,92 +111,109 @@ def _app(
         raise typer.Exit
 
 
-@app.command()
-def table(
-    preset: Annotated[
-        str, typer.Option(help="quick, or paper: its MNIST protocol, 1000 epochs.")
-    ] = "quick",
-    data: Annotated[
-        Optional[str],
+@_command
+def table(options):
+    """Table 1: train on CE and on HR, attack both with FGSM, as published and exactly."""
+    from hr_keras import outputs
+
+    _publish(options, outputs.table)
+
+
+@_command
+def figure(
+    options,
+    accuracy: Annotated[
+        Optional[list[float]],
         typer.Option(
-            help="mnist10k (ships with this package), mnist, fashion_mnist, cifar10, "
-            "svhn_cropped, or the path of an .npz file."
+            help="Validation accuracy to reach; may be given several times. By default 90, 95 "
+            "and 99 % of what every run reaches."
         ),
-    ] = None,
-    model: Annotated[Optional[str], typer.Option(help="mnist_cnn or resnet8.")] = None,
-    realizations: Annotated[
-        Optional[int], typer.Option(help="Independent repetitions; may grow from call to call.")
-    ] = None,
-    alpha: Annotated[
-        Optional[float], typer.Option(help="Order of the Rényi divergence, > 1.")
-    ] = None,
-    epochs: Annotated[Optional[int], typer.Option(help="Training epochs.")] = None,
-    learning_rate: Annotated[Optional[float], typer.Option(help="Of plain SGD.")] = None,
-    seed: Annotated[Optional[int], typer.Option(help="Seed of the first realization.")] = None,
-    strategy: Annotated[
-        Optional[str],
-        typer.Option(
-            help="auto, none, mirrored or multiworker (tf.distribute). multiworker: the same "
-            "command in every process, each with its TF_CONFIG; the output folder is shared."
-        ),
-    ] = None,
-    output: Annotated[
-        Optional[pathlib.Path], typer.Option(help="Run folder; runs/… by default.")
-    ] = None,
-    data_dir: Annotated[
-        Optional[pathlib.Path], typer.Option(help="Where tensorflow-datasets has its data.")
     ] = None,
 ):
-    """Table 1: train on CE and on HR, attack both with FGSM, as published and exactly."""
+    """Figure 1: validation accuracy against epoch, and the epochs to reach an accuracy."""
+    from hr_keras import outputs
+
+    _publish(options, functools.partial(outputs.figure, accuracies=tuple(accuracy or ())))
+
+
+@_command
+def confusion(
+    options,
+    epsilon: Annotated[
+        float, typer.Option(help="Size of the CE attack, one of the protocol's.")
+    ] = 0.1,
+):
+    """Semi-empirical confusion matrices under the CE attack, trained on CE and on HR."""
+    from hr_keras import outputs
+
+    _publish(
+        options, functools.partial(outputs.confusion, epsilon=epsilon, data_dir=options.data_dir)
+    )
+
+
+@_command
+def bounds(options):
+    """Proposition 1 and Corollary 1 on the trained models: the error and what bounds it."""
+    from hr_keras import outputs
+
+    _publish(options, functools.partial(outputs.bounds, data_dir=options.data_dir))
+
+
+@_command
+def alpha(
+    options,
+    alpha: Annotated[
+        Optional[list[float]],
+        typer.Option(help="Order to try, > 1; several times for a grid. 1.1 to 4 by default."),
+    ] = None,
+    epsilon: Annotated[
+        float, typer.Option(help="Size of the CE attack, one of the protocol's.")
+    ] = 0.1,
+):
+    """The search for α, on the validation split: the test split is never looked at."""
+    from hr_keras import outputs
+    from hr_keras.experiments import alpha as search
+
+    plan = options.plan(search.plan, alphas=tuple(alpha or ()))
+    _make(options, plan, functools.partial(outputs.alpha, epsilon=epsilon), search.LOSSES)
+
+
+def _publish(options, write):
+    """`_make` for the runs of a table."""
+    from hr_keras.experiments import runs
+    from hr_keras.experiments.protocol import LOSSES
+
+    _make(options, options.plan(runs.plan, alpha=options.alpha), write, LOSSES)
+
+
+def _make(options, plan, write, losses):
+    """Train what is missing, then draw from what is saved: `write(plan, results)` → Markdown."""
     from rich.console import Console
     from rich.markdown import Markdown
 
-    _import_tensorflow_quietly()
     from hr_keras import distribution
-    from hr_keras.experiments import protocol as protocols
     from hr_keras.experiments import table as experiment
     from hr_keras.logits import check_backend
 
     check_backend()
-    protocol = protocols.from_preset(
-        preset,
-        dataset=data,
-        model=model,
-        realizations=realizations,
-        alpha=alpha,
-        epochs=epochs,
-        learning_rate=learning_rate,
-        seed=seed,
-        strategy=strategy,
-    )
-    folder = output or pathlib.Path("runs") / protocol.name
-    workers = distribution.get_strategy(protocol.strategy)
+    workers = distribution.get_strategy(plan.runs[0].protocol.strategy)
     chief = distribution.is_chief(workers)
     console = Console(quiet=not chief)
     if chief:  # what is wrong is said before the progress bar
-        experiment.open_folder(folder, protocol)
-    with _progress(console, protocol) as on_epoch:
-        results = experiment.run(protocol, folder, data_dir, on_epoch)
+        for run in plan.runs:
+            experiment.open_folder(run.folder, run.protocol)
+    jobs = options.jobs
+    if jobs is None:
+        jobs = experiment.default_jobs(plan.runs[0].protocol, losses)
+    with _progress(console, plan, losses) as on_epoch:
+        results = [
+            experiment.run(*run, options.data_dir, functools.partial(on_epoch, k), losses, jobs)
+            for k, run in enumerate(plan.runs)
+        ]
     if chief:
-        console.print(Markdown(_write_table(folder, protocol, results)))
-        console.print(f"\nTables, figure, models and results: {folder}", markup=False)
+        console.print(Markdown(write(plan, results)))
+        console.print(f"\nTables, pictures, models and results: {plan.folder}", markup=False)
     distribution.from_chief(0, workers)  # a worker that left earlier would take the chief along
-
-
-def _write_table(folder, protocol, results):
-    """Write the table in every format, and the figure; returns the table as Markdown."""
-    from hr_keras import plots, report
-    from hr_keras.experiments import table as experiment
-    from hr_keras.files import write_atomically
-
-    cells = experiment.cells(results)
-    text = report.table_markdown(protocol, cells)
-    write_atomically(folder / "table.md", text)
-    write_atomically(folder / "table.csv", report.table_csv(cells))
-    write_atomically(folder / "table.json", report.table_json(protocol, cells))
-    title = f"FGSM with CE on the validation split: {pathlib.PurePath(protocol.dataset).stem}"
-    write_atomically(folder / "figure.png", plots.accuracy_against_epoch(results, title))
-    return text
 
 
 def main():
@@ -131,26 +231,12 @@ def main():
         sys.exit(1)
 
 
-def _import_tensorflow_quietly():
-    """Keep TensorFlow's start-up messages, which no setting silences, off the terminal."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    with tempfile.TemporaryFile() as messages:
-        stderr = os.dup(2)
-        os.dup2(messages.fileno(), 2)
-        try:
-            import tensorflow  # noqa: F401
-        except BaseException:
-            messages.seek(0)
-            os.write(stderr, messages.read())
-            raise
-        finally:
-            os.dup2(stderr, 2)
-            os.close(stderr)
-
-
 @contextlib.contextmanager
-def _progress(console, protocol):
-    """A progress bar over all epochs, with the time left; yields `on_epoch` for the experiment."""
+def _progress(console, plan, losses):
+    """A progress bar over all epochs of all runs, with the time left.
+
+    Yields `on_epoch(number of the run, realization, loss, epochs done)` for the experiment.
+    """
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -161,7 +247,7 @@ def _progress(console, protocol):
     )
 
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("epochs,"),
@@ -170,16 +256,21 @@ def _progress(console, protocol):
         TimeRemainingColumn(),
         TextColumn("left"),
     )
+    models = {
+        (k, index, loss): run.protocol.epochs
+        for k, run in enumerate(plan.runs)
+        for index in range(run.protocol.realizations)
+        for loss in losses
+    }
+    epochs = dict.fromkeys(models, 0)
     with Progress(*columns, console=console) as progress:
-        task = progress.add_task("starting", total=2 * protocol.realizations * protocol.epochs)
+        task = progress.add_task("starting", total=sum(models.values()))
 
-        def on_epoch(index, loss, done):
-            before = (2 * index + (loss == "hr")) * protocol.epochs
-            progress.update(
-                task,
-                completed=before + done,
-                description=f"realization {index + 1}/{protocol.realizations}, {loss.upper()}",
-            )
+        def on_epoch(k, index, loss, done):
+            epochs[k, index, loss] = done
+            trained = sum(epochs[model] == total for model, total in models.items())
+            description = f"{trained} of {len(models)} models,"
+            progress.update(task, completed=sum(epochs.values()), description=description)
 
         try:
             yield on_epoch

@@ -21,7 +21,10 @@ class _NotAsExpected(ValueError):
 
 
 class Split(NamedTuple):
-    """Images `(n, height, width, channels)`, float32 in [0, 1], and integer labels `(n,)`."""
+    """Images `(n, height, width, channels)` and integer labels `(n,)`.
+
+    The images are float32 in [0, 1]; with `load(dtype=None)` they may be uint8.
+    """
 
     images: np.ndarray
     labels: np.ndarray
@@ -40,7 +43,7 @@ class Dataset(NamedTuple):
         return 1 + int(max(self.train.labels.max(), self.validation.labels.max(initial=0)))
 
 
-def load(name, validation=0.1, seed=0, data_dir=None):
+def load(name, validation=0.1, seed=0, data_dir=None, dtype="float32"):
     """A data set by name, or from an `.npz` file in Keras' layout.
 
     Args:
@@ -55,6 +58,8 @@ def load(name, validation=0.1, seed=0, data_dir=None):
             0 ≤ validation < 1: the same share of every class.
         seed: integer that determines the validation split.
         data_dir: where tensorflow-datasets looks for its data and downloads it to.
+        dtype: of the images: `"float32"`, or `None` for a quarter of the memory where pixels
+            are stored as uint8: they stay so, see `to_unit_interval`.
 
     Returns:
         A `Dataset`: `train`, `validation` and `test`, each `images` and `labels`.
@@ -70,6 +75,8 @@ def load(name, validation=0.1, seed=0, data_dir=None):
     """
     if not (isinstance(validation, numbers.Real) and 0 <= validation < 1):
         raise ValueError(f"`validation` must be at least 0 and below 1. Received: {validation!r}")
+    if dtype not in ("float32", None):
+        raise ValueError(f'`dtype` must be "float32" or None. Received: {dtype!r}')
     name = check_name(name)
     if name in EMBEDDED:
         path = importlib.resources.files("hr_keras") / "data" / f"{name}.npz"
@@ -101,7 +108,20 @@ def load(name, validation=0.1, seed=0, data_dir=None):
             f"Test labels of {name} go up to {test.labels.max()}, "
             f"training labels only to {dataset.num_classes - 1}."
         )
-    return dataset
+    if dtype is None:
+        return dataset
+    return Dataset(*(Split(to_unit_interval(images), labels) for images, labels in dataset))
+
+
+def to_unit_interval(images):
+    """Images as float32 in [0, 1]: uint8 pixels over 255, floating-point ones as they are.
+
+    Args:
+        images: uint8, or floating point in [0, 1].
+    """
+    if images.dtype == np.uint8:
+        return images.astype("float32") / np.float32(255)
+    return images.astype("float32", copy=False)
 
 
 def check_name(name):
@@ -180,7 +200,7 @@ def _check_reachable(urls):
 
 
 def _split(images, labels, name, which):
-    """Checked images, float32 in [0, 1] with a channel axis, and labels, int64 `(n,)`."""
+    """Checked images, uint8 or float32 in [0, 1] with a channel axis, and labels, int64 `(n,)`."""
     where = f"{which} of {name}"
     if images.ndim == 3:
         images = images[..., None]
@@ -204,12 +224,12 @@ def _split(images, labels, name, which):
         raise ValueError(
             f"Labels must be integers 0, 1, … Received for {where}: smallest {labels.min()}"
         )
-    return Split(_to_unit_interval(images, where), labels.astype("int64"))
+    return Split(_checked_pixels(images, where), labels.astype("int64"))
 
 
-def _to_unit_interval(images, where):
+def _checked_pixels(images, where):
     if images.dtype == np.uint8:
-        return images.astype("float32") / np.float32(255)
+        return images
     if not np.issubdtype(images.dtype, np.floating):
         raise ValueError(
             f"Images must be uint8, or floating point in [0, 1]. Received for {where}: "

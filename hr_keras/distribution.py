@@ -42,10 +42,16 @@ def get_strategy(name="auto"):
         return _multi_worker()
     import tensorflow as tf
 
-    gpus = tf.config.list_logical_devices("GPU")
-    if name == "mirrored" or (name == "auto" and len(gpus) > 1):
+    if name == "mirrored" or (name == "auto" and gpu_count() > 1):
         return _mirrored()
     return tf.distribute.get_strategy()
+
+
+def gpu_count():
+    """How many GPUs TensorFlow has."""
+    import tensorflow as tf
+
+    return len(tf.config.list_logical_devices("GPU"))
 
 
 @functools.cache

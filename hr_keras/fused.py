@@ -112,7 +112,7 @@ def _xla_compiles():
     """Whether this TensorFlow has XLA for CPUs, and no GPU does the work."""
     import tensorflow as tf
 
-    if tf.config.list_logical_devices("GPU"):
+    if distribution.gpu_count():
         return False
     try:
         with tf.init_scope():

@@ -151,6 +151,30 @@ def renyi_exponent(labels, log_q, alpha):
     return log_mean_exp(ops.where(positive, tilt * (log_p - log_q), 0.0), labels)
 
 
+def reversed_renyi_exponent(labels, log_q, order):
+    """The exponent of one example's share of the divergence with its two sides exchanged.
+
+    r' = log Σ_y q(y)^a p(y)^(1−a) for the order a > 1, so that
+    a·D_a(p_XŶ‖p_XY) = 1/(a−1) · log E exp(r'): the lower bound on the probability of error
+    has it. Infinite wherever a class of label probability 0 gets a probability, as with
+    every class number.
+
+    Args:
+        labels: integers `(...)`, or distributions `(..., classes)`.
+        log_q: `(..., classes)` log-probabilities.
+        order: a, greater than 1.
+
+    Returns:
+        `(...)`, at least 0.
+    """
+    if not are_distributions(labels, log_q):
+        return ops.full_like(log_q[..., 0], math.inf)
+    ruled_out = ops.any(ops.logical_and(labels <= 0, log_q > -math.inf), axis=-1)
+    log_p = ops.log(ops.where(labels > 0, labels, 1.0))
+    exponents = ops.where(labels > 0, order * log_q + (1.0 - order) * log_p, -math.inf)
+    return ops.where(ruled_out, math.inf, ops.logsumexp(exponents, axis=-1))
+
+
 def hr_per_example(labels, log_q, alpha):
     """The HR risk of each example taken as a batch of its own: H + r/(α − 1).
 

@@ -10,7 +10,8 @@ from test_distribution import mirrored
 from test_evaluation import Counting, counted
 
 from hr_keras import HRLoss, evaluation
-from hr_keras.callbacks import FGSMCallback
+from hr_keras.attacks import FGSM, PGD, Noise, WorstCase
+from hr_keras.callbacks import AttackCallback, FGSMCallback
 
 KEYS = ["val_fgsm_ce_0.1_accuracy", "val_fgsm_ce_0.25_accuracy"]
 
@@ -56,6 +57,20 @@ def test_keys_are_there_every_epoch_and_numbers_when_due(some):
         assert [math.isnan(value) for value in history[key]] == [True, False, True, False, False]
     swept = evaluation.sweep(model, *validation, "ce", (0.1, 0.25))
     assert [history[key][-1] for key in KEYS] == list(swept.accuracy.values())
+
+
+def test_two_routes_side_by_side_have_keys_of_their_own(some):
+    train, validation = some
+    model = small_model()
+    routes = {"val_fgsm": "logits", "val_published": "probabilities"}
+    callbacks = [
+        FGSMCallback(validation, (0.1,), every=1, through=through, prefix=prefix)
+        for prefix, through in routes.items()
+    ]
+    history = fit(model, train, callbacks, epochs=1).history
+    for prefix, through in routes.items():
+        swept = evaluation.sweep(model, *validation, "ce", (0.1,), through)
+        assert history[f"{prefix}_ce_0.1_accuracy"] == [swept.accuracy["ce", 0.1]]
 
 
 @pytest.mark.parametrize("shuffle", [True, False])
@@ -232,3 +247,53 @@ def test_state_that_changes_at_inference_is_put_back(some):
         weights.append(model.get_weights())
     for plain, attacked in zip(*weights, strict=True):
         np.testing.assert_array_equal(plain, attacked)
+
+
+def test_any_attack_by_the_same_rules(some):
+    """FGSM by either callback: the same keys, the same values, the same epochs."""
+    train, validation = some
+    attacks = [FGSM(0.1), FGSM(0.25), WorstCase([Noise(0.1, n_draws=2), PGD(0.1, n_iter=3)])]
+    model = small_model()
+    history = fit(model, train, [AttackCallback(validation, attacks, every=2)]).history
+    assert [key for key in history if key.startswith("val_")] == [
+        *KEYS,
+        "val_worst_case_accuracy",
+    ]
+    other = fit(small_model(), train, [FGSMCallback(validation, every=2)]).history
+    for key in KEYS:
+        np.testing.assert_allclose(history[key], other[key], atol=0.0101)
+    worst = history["val_worst_case_accuracy"]
+    assert [math.isnan(value) for value in worst] == [True, False, True, False, False]
+    result = evaluation.robust_accuracy(model, *validation, attacks)
+    assert [history[key][-1] for key in result_keys(result)] == list(result.per_attack.values())
+
+
+def result_keys(result):
+    return [f"val_{name}_accuracy" for name in result.per_attack]
+
+
+def test_training_is_the_same_bit_for_bit_under_any_attack(some):
+    train, validation = some
+    weights = []
+    for callbacks in ([], [AttackCallback(validation, PGD(0.1, n_iter=2), every=1)]):
+        model = small_model([NoisyAlways()])
+        fit(model, train, callbacks, epochs=2)
+        weights.append(model.get_weights())
+    for plain, attacked in zip(*weights, strict=True):
+        np.testing.assert_array_equal(plain, attacked)
+
+
+@pytest.mark.parametrize(
+    ("attacks", "arguments", "message"),
+    [
+        ([], {}, "at least one attack"),
+        ([FGSM(0.1), FGSM(0.1)], {}, "different names"),
+        (PGD(0.1, targeted=True), {}, "targeted"),
+        (PGD(0.1), {"every": 0}, "every"),
+        (PGD(0.1), {"batch_size": 0}, "batch_size"),
+        (PGD(0.1, bounds=(0.0, 0.5)), {}, "inside bounds"),
+    ],
+)
+def test_bad_attacks_are_refused(some, attacks, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        AttackCallback(some[1], attacks, **arguments)

@@ -1,7 +1,19 @@
+import errno
+import json
+import os
+import pathlib
+import shutil
+
+import keras
+import numpy as np
 import pytest
+from test_datasets import generated, prepare_tfds
 from typer.testing import CliRunner
 
-from hr_keras import cli
+from hr_keras import cli, report
+from hr_keras.experiments import measurements, realization
+
+RESULTS = pathlib.Path(__file__).parent.parent / "results"
 
 
 def invoke(*arguments):
@@ -31,12 +43,147 @@ def test_a_table_from_one_command(tmp_path):
     assert {"protocol.json", "table.md", "table.csv", "table.json", "figure.png"} <= names
 
 
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """Generated images in the on-disk format of tensorflow-datasets, and as a file."""
+    folder = tmp_path_factory.mktemp("tfds")
+    prepare_tfds("cifar10", (32, 32, 3), folder, train=100)
+    prepare_tfds("svhn_cropped", (32, 32, 3), folder, train=100)
+    images, labels = generated((12, 12, 1), 100)
+    np.savez(folder / "a|b*.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
+    return folder
+
+
+def test_several_data_sets_share_a_table(prepared, tmp_path):
+    """One with a column in the paper and one without; then again from the folder alone."""
+    file = tmp_path / "a|b*.npz"
+    shutil.copy(prepared / file.name, file)
+    result = invoke(
+        "table", "--data", file, "--data", "cifar10", "--data-dir", prepared,
+        "--epochs", 1, "--realizations", 1, "--output", tmp_path / "runs",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    names = {path.name for path in (tmp_path / "runs").iterdir()}
+    assert names == {
+        "cifar10", "a|b*", "table.md", "table.csv", "table.json", "claims.csv",
+    }  # fmt: skip
+    text = (tmp_path / "runs" / "table.md").read_text()
+    assert f"Each cell: cifar10 · {report.plain_text(file)}." in text
+    assert "beside the paper's column CIFAR-10" in text
+    assert "The paper has no such column." in text
+    for name in ("cifar10", "a|b*"):
+        assert (tmp_path / "runs" / name / "figure.png").exists()
+    before = contents(tmp_path / "runs")
+    file.unlink()
+    again = invoke("table", "--output", tmp_path / "runs")
+    assert again.exit_code == 0, again.output
+    assert contents(tmp_path / "runs") == before
+
+
+@pytest.mark.parametrize("name", ["cifar10", "svhn"])
+def test_the_resnet_presets_run_end_to_end(name, prepared, tmp_path):
+    """Through tensorflow-datasets, on 100 generated images."""
+    result = invoke(
+        "table", "--preset", f"paper-{name}", "--data-dir", prepared, "--epochs", 2,
+        "--realizations", 1, "--output", tmp_path / "run",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    column = {"cifar10": "CIFAR-10", "svhn": "SVHN"}[name]
+    assert f"beside the paper's column {column}" in (tmp_path / "run" / "table.md").read_text()
+    for loss in ("ce", "hr"):
+        model = keras.models.load_model(tmp_path / "run" / f"realization-0-{loss}.keras")
+        assert model.name == "resnet8"
+        layers = {layer.name for layer in model.layers}
+        assert ("subtract_mean" in layers) == (name == "cifar10")
+        assert isinstance(model.optimizer, keras.optimizers.Adam)
+        assert int(model.optimizer.iterations) == 2
+
+
+WRITES = {"table": "table", "figure": "convergence", "confusion": "confusion", "bounds": "bounds",
+          "alpha": "alpha"}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("command", "folder"),
+    [
+        (command, path.parent)
+        for command, stem in WRITES.items()
+        for path in sorted(RESULTS.rglob(f"{stem}.md"))
+    ],
+    ids=lambda value: value if isinstance(value, str) else value.name,
+)
+def test_committed_results_regenerate_without_training(command, folder, tmp_path, monkeypatch):
+    def no_model(*_):
+        raise AssertionError("a saved result is enough")
+
+    monkeypatch.setattr(realization, "build", no_model)
+    monkeypatch.setattr(keras.models, "load_model", no_model)
+    shutil.copytree(folder, tmp_path / "copy", ignore=shutil.ignore_patterns("*.keras"))
+    result = invoke(command, "--output", tmp_path / "copy")
+    assert result.exit_code == 0, result.output
+    assert contents(tmp_path / "copy") == contents(folder)
+
+
+def test_pictures_of_saved_results_and_of_older_ones(prepared, tmp_path, monkeypatch):
+    """Every drawing command: trains, draws again from the files alone, makes what is missing."""
+    file = tmp_path / "digits.npz"
+    shutil.copy(prepared / "a|b*.npz", file)
+    folder = tmp_path / "run"
+    options = ("--data", file, "--epochs", 2, "--realizations", 1, "--output", folder)
+    assert invoke("bounds", *options).exit_code == 0
+    for command, stem in WRITES.items():
+        if command != "alpha":
+            result = invoke(command, "--output", folder)
+            assert result.exit_code == 0, result.output
+            assert {f"{stem}.md", f"{stem}.csv", f"{stem}.json"} <= {
+                p.name for p in folder.iterdir()
+            }
+    assert {f"{stem}.{end}" for stem in ("figure", "confusion", "bounds")
+            for end in ("png", "svg")} <= {path.name for path in folder.iterdir()}  # fmt: skip
+    whole = contents(folder)
+    for path in folder.glob("realization*.json"):  # as a version without measurements wrote them
+        result = json.loads(path.read_text())
+        del result["confusion"], result["terms"]
+        path.write_text(measurements.result_json(result))
+    for command in ("confusion", "bounds"):
+        assert invoke(command, "--output", folder).exit_code == 0
+    for name, content in contents(folder).items():
+        if name.name.startswith("realization"):  # the same, in another order of the keys
+            assert json.loads(content) == json.loads(whole[name])
+        else:
+            assert content == whole[name]
+    unknown = invoke("confusion", "--output", folder, "--epsilon", 0.2)
+    assert "ε must be one of" in str(unknown.exception)
+
+
+def test_a_full_disk_loses_nothing(tmp_path, monkeypatch, capsys):
+    shutil.copytree(RESULTS / "mnist10k_quick", tmp_path / "run")
+    before = contents(tmp_path / "run")
+
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    code, captured = run_main(monkeypatch, capsys, "figure", "--output", tmp_path / "run")
+    assert code == 2
+    assert "No space left" in captured.err
+    assert contents(tmp_path / "run") == before
+
+
+def contents(folder):
+    return {
+        path.relative_to(folder): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.suffix != ".keras"
+    }
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--alpha", "1"], "alpha"),
         (["--alpha", "nan"], "alpha"),
-        (["--preset", "papr"], "Did you mean 'paper'"),
+        (["--preset", "paper"], "Did you mean 'paper-mnist'"),
         (["--data", "mnist10"], "Did you mean 'mnist10k'"),
         (["--strategy", "mirror"], "Did you mean 'mirrored'"),
         (["--epochs", "many"], "--epochs"),
@@ -57,8 +204,25 @@ def test_wrong_arguments_end_with_a_line_and_nothing_written(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["alpha", "--alpha", "1.6", "--alpha", "1"], "greater than 1. Received: alpha=1.0"),
+        (["alpha", "--data", "mnist", "--data", "mnist10k"], "One data set a search"),
+        (["table", "--data", "mnist10k", "--data", "mnist10k"], "names that differ"),
+    ],
+)
+def test_wrong_arguments_of_other_commands(monkeypatch, capsys, tmp_path, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    code, captured = run_main(monkeypatch, capsys, *arguments)
+    assert code == 2
+    assert message in captured.err
+    assert not list(tmp_path.iterdir())
+
+
 def test_version_and_no_arguments(monkeypatch, capsys):
     from hr_keras import __version__
 
     assert invoke("--version").output.strip() == __version__
-    assert "table" in invoke().output
+    for command in ("table", "figure", "confusion", "alpha", "bounds"):
+        assert command in invoke().output

@@ -162,7 +162,7 @@ def generated(shape, n):
     ) % 10
 
 
-def prepare_tfds(name, shape, data_dir):
+def prepare_tfds(name, shape, data_dir, train=40, test=20):
     """What `download_and_prepare` would do, with generated images instead of a download."""
     import tensorflow_datasets as tfds
 
@@ -173,5 +173,16 @@ def prepare_tfds(name, shape, data_dir):
             row = {"image": image, "label": label, "id": str(k)}
             yield k, {key: row[key] for key in builder.info.features}
 
-    builder._split_generators = lambda *_: {"train": examples(40), "test": examples(20)}
+    builder._split_generators = lambda *_: {"train": examples(train), "test": examples(test)}
     builder.download_and_prepare()
+
+
+def test_pixels_may_stay_as_they_are_stored(tmp_path):
+    stored, decoded = datasets.load("mnist10k", dtype=None), datasets.load("mnist10k")
+    for raw, split in zip(stored, decoded, strict=True):
+        assert raw.images.dtype == np.uint8
+        np.testing.assert_array_equal(raw.images / np.float32(255), split.images)
+        np.testing.assert_array_equal(datasets.to_unit_interval(raw.images), split.images)
+        np.testing.assert_array_equal(raw.labels, split.labels)
+    with pytest.raises(ValueError, match="'float16'"):
+        datasets.load("mnist10k", dtype="float16")

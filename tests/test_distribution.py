@@ -417,7 +417,7 @@ def test_a_table_by_two_workers_is_that_of_one_process(tmp_path):
     assert "Attacked exactly" in chief
     assert other == ""
     table.run(dataclasses.replace(two, strategy="none"), tmp_path / "one")
-    tables = {"table.md", "table.csv", "table.json", "figure.png"}
+    tables = {"table.md", "table.csv", "table.json", "claims.csv", "figure.png", "figure.svg"}
     written = [{path.name for path in (tmp_path / folder).iterdir()} for folder in ("one", "two")]
     assert written[1] == written[0] | tables
     for loss in ("ce", "hr"):

@@ -5,7 +5,7 @@ import tensorflow as tf
 from conftest import linear_model
 
 from hr_keras import evaluation
-from hr_keras.attacks import FGSM
+from hr_keras.attacks import FGSM, PGD, Square, WorstCase
 from hr_keras.attacks import attack as attack_module
 
 COUNTS = {"forward": 0, "backward": 0, "traces": 0}
@@ -139,3 +139,106 @@ def test_compiled_code_is_kept_with_its_model():
     for epsilons in ((0.0, 0.1), (0.2,)):
         evaluation.sweep(model, images, labels, epsilons=epsilons)
     assert len(attack_module._COMPILED[model]) == 1
+
+
+def test_log_probabilities_do_not_saturate():
+    """A softmax of gaps of some thousands, against float64."""
+    model = linear_model(scale=1e3)
+    images = np.random.default_rng(0).random((20, 2, 2, 3), dtype="float32")
+    weights, bias = (w.astype("float64") for w in model.get_weights())
+    z = images.reshape(20, 12).astype("float64") @ weights + bias
+    expected = z - np.logaddexp.reduce(z, axis=-1, keepdims=True)
+    found = evaluation.log_probabilities(model, images, batch_size=7)
+    assert found.dtype == np.float64
+    assert found.min() < -700
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-3)
+
+
+def test_the_columns_of_a_confusion_matrix_are_mean_decisions(linear):
+    images = np.random.default_rng(1).random((30, 2, 2, 3), dtype="float32")
+    labels = np.arange(30) % 3
+    matrix = evaluation.confusion_matrix(linear, images, labels)
+    np.testing.assert_allclose(matrix.sum(axis=0), 1.0, rtol=1e-12)
+    predicted = linear.predict(images, verbose=0)
+    for label in range(3):
+        np.testing.assert_allclose(
+            matrix[:, label], predicted[labels == label].mean(axis=0), atol=1e-6
+        )
+    soft = evaluation.confusion_matrix(linear, images, np.eye(3)[labels])
+    np.testing.assert_allclose(soft, matrix)
+    mixed = np.full((30, 3), 1 / 3)
+    np.testing.assert_allclose(
+        evaluation.confusion_matrix(linear, images, mixed),
+        np.repeat(predicted.mean(axis=0)[:, None], 3, axis=1),
+        atol=1e-6,
+    )
+
+
+def test_a_class_without_images_has_no_column(linear):
+    images = np.random.default_rng(1).random((4, 2, 2, 3), dtype="float32")
+    matrix = evaluation.confusion_matrix(linear, images, np.array([0, 0, 2, 2]))
+    assert np.isnan(matrix[:, 1]).all()
+    np.testing.assert_allclose(matrix[:, [0, 2]].sum(axis=0), 1.0)
+    with pytest.raises(ValueError, match="class numbers"):
+        evaluation.confusion_matrix(linear, images, np.array([0, 0, 2, 3]))
+
+
+def test_robust_accuracy_is_what_every_attack_leaves_example_by_example(cnn, digits):
+    images, labels = digits.test.images[:80], digits.test.labels[:80]
+    attacks = [FGSM(0.1), PGD(0.1, "margin", n_iter=5), PGD(0.05, n_iter=5)]
+    result = evaluation.robust_accuracy(cnn, images, labels, attacks)
+    clean = cnn.predict(images, verbose=0).argmax(axis=-1) == labels
+    np.testing.assert_array_equal(result.correct, clean)
+    assert result.clean == clean.mean()
+    assert list(result.per_attack) == ["fgsm_ce_0.1", "pgd_margin_0.1", "pgd_ce_0.05"]
+    expected = clean.copy()
+    for attack in attacks:
+        predicted = cnn.predict(attack(cnn, images, labels), verbose=0).argmax(axis=-1)
+        still = clean & (predicted == labels)
+        # another batch shape may round another way, for an example at the very boundary
+        assert (result.withstood[attack.name] != still).sum() <= 1
+        assert result.per_attack[attack.name] <= result.clean
+        assert result.worst_case <= result.per_attack[attack.name]
+        expected &= result.withstood[attack.name]
+    np.testing.assert_array_equal(result.robust, expected)
+    assert result.worst_case == expected.mean()
+    one = evaluation.robust_accuracy(cnn, images, labels, attacks[0], batch_size=7)
+    assert (one.robust != result.withstood["fgsm_ce_0.1"]).sum() <= 1
+
+
+def test_robust_accuracy_pays_for_the_examples_that_are_correct_only():
+    model, (images, labels) = counting_model(), data()
+    correct = evaluation.robust_accuracy(model, images, labels, FGSM(0.0)).correct
+    assert 0 < correct.sum() < 40
+    attack = Square(1e-6, n_queries=3)
+    evaluation.robust_accuracy(model, images, labels, attack, batch_size=1)
+    run = lambda: evaluation.robust_accuracy(model, images, labels, attack, batch_size=1)  # noqa: E731
+    _, cost = counted(run)
+    # the clean pass serves the attack as well
+    assert cost == {"forward": 40 + 3 * correct.sum(), "backward": 0, "traces": 0}
+    wrong = evaluation.robust_accuracy(
+        model, images[~correct], labels[~correct], [FGSM(0.1), WorstCase(PGD(0.1))]
+    )
+    assert wrong.per_attack == {"fgsm_ce_0.1": 0.0, "worst_case": 0.0}
+    assert wrong.worst_case == wrong.clean == 0.0
+
+
+def test_robust_accuracy_takes_soft_labels_and_refuses_what_it_cannot_compare(linear):
+    images, labels = data()
+    soft = 0.9 * np.eye(3)[labels] + 0.1 / 3
+    hard, same = (
+        evaluation.robust_accuracy(linear, images, kind, PGD(0.1, "margin"))
+        for kind in (labels, soft)
+    )
+    np.testing.assert_array_equal(hard.robust, same.robust)
+    for attacks, message in (
+        ([], "at least one attack"),
+        ([PGD(0.1), PGD(0.1, seed=1)], "none twice"),
+        ([PGD(0.1, targeted=True)], "targeted"),
+        ([PGD(0.1, bounds=(0, 2)), PGD(0.2)], "same bounds"),
+        ("standard", "at least one attack"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            evaluation.robust_accuracy(linear, images, labels, attacks)
+    with pytest.raises(ValueError, match="from 0 to 2"):
+        evaluation.robust_accuracy(linear, images, labels + 1, PGD(0.1))

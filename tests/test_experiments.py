@@ -104,6 +104,20 @@ def test_every_epoch_sees_every_example_once_in_an_order_of_its_own(digits):
         np.testing.assert_array_equal(images, labels)
 
 
+def test_stored_pixels_give_the_batches_of_decoded_ones(digits):
+    stored = datasets.load("mnist10k", dtype=None).train
+    for split in (stored, digits.train):
+        assert (split.images.dtype == "uint8") == (split is stored)
+    pairs = zip(
+        realization.batches(stored, 500, 0, 0, 1),
+        realization.batches(digits.train, 500, 0, 0, 1),
+        strict=True,
+    )
+    for (images, labels), (decoded, same) in pairs:
+        np.testing.assert_array_equal(images, decoded)
+        np.testing.assert_array_equal(labels, same)
+
+
 @pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGKILL])
 def test_interrupted_training_ends_with_the_same_bits(tmp_path, small_npz, signal_number):
     """Stopped as soon as a first checkpoint is there, started again, against never stopped."""
@@ -209,51 +223,54 @@ def test_cells_are_mean_and_standard_error():
         }
         for (loss, index), value in rows.items()
     ]
-    found = {(cell.through, cell.column): cell for cell in table.cells(results)}
+    found = {(cell.through, cell.column): cell for cell in table.cells(results, "mnist")}
     assert len(found) == 8
     cell = found["logits", "HR_CE"]
     assert (cell.trained_on, cell.attack, cell.realizations) == ("hr", "ce", 2)
     assert cell.accuracy == pytest.approx(0.85)
     assert cell.standard_error == pytest.approx(0.05)  # stdev .0707 over √2
     assert found["logits", "CE_HR"].accuracy == pytest.approx(0.61)
-    single = table.cells([result for result in results if result["index"] == 0])
+    assert found["logits", "HR_CE"].paper == 0.945
+    assert found["logits", "HR_CE"].difference == pytest.approx(0.85 - 0.945)
+    single = table.cells([result for result in results if result["index"] == 0], "a.npz")
     assert {cell.standard_error for cell in single} == {None}
+    assert {(cell.paper, cell.difference) for cell in single} == {(None, None)}
 
 
 def test_reports_say_what_the_cells_say(tiny, run):
-    cells = table.cells(run[1])
-    text = report.table_markdown(tiny, cells)
-    for cell in cells:
+    one = table.of(tiny, run[1])
+    text = report.table_markdown([one])
+    for cell in one.cells:
         assert f"{cell.accuracy:.3f}".removeprefix("0") in text
-    assert text.count("| 0.25 |") == 2
+    assert text.count("| 0.25 |") == 2 + 2
     assert "2 realizations" in text
-    lines = report.table_csv(cells).splitlines()
+    assert "The paper has no such column" in text
+    lines = report.table_csv([one]).splitlines()
     assert len(lines) == 1 + 2 * 3 * 4
-    content = json.loads(report.table_json(tiny, cells))
-    assert content["cells"][0] == dataclasses.asdict(cells[0])
+    assert len(report.claims_csv([one]).splitlines()) == 1 + 2 * (1 + 2 * 2)
+    content = json.loads(report.table_json([one]))
+    assert content["cells"][0] == dataclasses.asdict(one.cells[0])
+    assert content["claims"][0] == dataclasses.asdict(one.claims[0])
     assert content["protocol"]["dataset"] == tiny.dataset
-    single = report.table_markdown(tiny, table.cells(run[1][:2]))
+    single = report.table_markdown([table.of(tiny, run[1][:2])])
     assert "±" not in single
     assert "no standard error" in single
+    assert "no interval" in single
 
 
 @pytest.mark.parametrize("folder", sorted(path.parent for path in ROOT.glob("results/*/table.md")))
-def test_committed_results_give_their_tables_again_and_the_readme_shows_them(folder):
+def test_the_readme_shows_tables_of_committed_results(folder):
     protocol = Protocol.from_json((folder / "protocol.json").read_text())
     results = [
         json.loads((folder / f"realization-{index}-{loss}.json").read_text())
         for index in range(protocol.realizations)
         for loss in ("ce", "hr")
     ]
-    cells = table.cells(results)
-    text = report.table_markdown(protocol, cells)
-    assert text == (folder / "table.md").read_text()
-    assert report.table_csv(cells) == (folder / "table.csv").read_bytes().decode()
-    assert report.table_json(protocol, cells) == (folder / "table.json").read_text()
+    text = report.table_markdown([table.of(protocol, results)])
     readme = (ROOT / "README.md").read_text()
     rows = [line for line in text.splitlines() if line.startswith("|")]
     assert "\n".join(rows[:5]) in readme
-    assert "\n".join(rows[5:]) in readme
+    assert "\n".join(rows[5:10]) in readme
 
 
 def test_text_from_outside_cannot_format_a_report():
@@ -265,12 +282,17 @@ def test_text_from_outside_cannot_format_a_report():
         assert f"\\{character}" in shown
 
 
-def test_the_figure_has_six_curves_and_the_same_bytes_again(run):
-    first, second = (plots.accuracy_against_epoch(run[1], r"$\frac{") for _ in range(2))
+def test_the_figure_has_six_curves_for_each_route_and_the_same_bytes_again(run):
+    first, second = (plots.accuracy_against_epoch(run[1], r"$\\frac{") for _ in range(2))
     assert first == second
-    assert first.startswith(b"\x89PNG")
-    keys = {key for key in run[1][0]["history"] if plots._epsilon(key) is not None}
-    assert keys == {"val_accuracy", "val_fgsm_ce_0.1_accuracy", "val_fgsm_ce_0.25_accuracy"}
+    assert first["png"].startswith(b"\x89PNG")
+    assert b"<svg" in first["svg"]
+    for through, start in (("logits", "val_fgsm"), ("probabilities", "val_published_fgsm")):
+        assert plots._accuracies(run[1][0]["history"], through) == [
+            (0.0, "val_accuracy"),
+            (0.1, f"{start}_ce_0.1_accuracy"),
+            (0.25, f"{start}_ce_0.25_accuracy"),
+        ]
     epochs, mean, error = plots._curve([[None, 0.5, 0.6], [None, 0.7, 0.6]])
     assert epochs == [2, 3]
     assert mean == pytest.approx([0.6, 0.6])
@@ -278,20 +300,73 @@ def test_the_figure_has_six_curves_and_the_same_bytes_again(run):
 
 
 def test_the_presets_are_what_the_paper_says():
-    paper = PRESETS["paper"]
-    assert (paper.learning_rate, paper.epochs, paper.batch_size, paper.attack_every) == (
-        0.001, 1000, 100, 10,
-    )  # fmt: skip
-    assert paper.realizations == 5
-    for preset in PRESETS.values():
+    paper = PRESETS["paper-mnist"]
+    assert (paper.dataset, paper.model, paper.optimizer) == ("mnist", "mnist_cnn", "sgd")
+    assert (paper.learning_rate, paper.epochs, paper.batch_size) == (0.001, 1000, 100)
+    for name, dataset in (("paper-cifar10", "cifar10"), ("paper-svhn", "svhn_cropped")):
+        preset = PRESETS[name]
+        assert (preset.dataset, preset.model) == (dataset, "resnet8")
+        assert (preset.epochs, preset.batch_size) == (200, 128)
+        assert preset.mean_image == (dataset == "cifar10")
+    for name, preset in PRESETS.items():
+        assert preset.preset == name
         assert (preset.alpha, preset.epsilons) == (1.6, (0.0, 0.1, 0.25))
         assert Protocol.from_json(preset.to_json()) == preset
+        if name != "quick":
+            assert (preset.attack_every, preset.realizations) == (10, 5)
+
+
+def test_a_protocol_that_an_earlier_version_wrote_can_be_read():
+    old = json.loads(PRESETS["quick"].to_json())
+    for name in ("optimizer", "schedule", "mean_image", "evaluated_on"):
+        del old[name]
+    assert Protocol.from_json(json.dumps(old)) == PRESETS["quick"]
+    renamed = Protocol.from_json(json.dumps({**old, "preset": "paper"}))
+    assert renamed.preset == "paper-mnist"
+    for damaged in ({**old, "preset": "no such"}, {**old, "later": 1}, [old], "text"):
+        with pytest.raises(ValueError, match="not one of this version"):
+            Protocol.from_json(json.dumps(damaged))
+
+
+def test_the_learning_rate_falls_after_the_epochs_of_the_schedule():
+    protocol = dataclasses.replace(
+        PRESETS["paper-cifar10"], schedule=((2, 0.1), (3, 0.05)), batch_size=4
+    )
+    images = np.random.default_rng(0).random((10, 8, 8, 3), dtype="float32")
+    split = datasets.Split(images, np.arange(10))
+    optimizer = realization.build(
+        protocol, "ce", 0, datasets.Dataset(split, split, split)
+    ).optimizer
+    steps = 3  # of 4, 4 and 2 examples
+    for epoch, factor in enumerate((1, 1, 0.1, 0.05, 0.05)):
+        for step in (0, steps - 1):
+            optimizer.iterations.assign(epoch * steps + step)
+            assert float(optimizer.learning_rate) == pytest.approx(0.001 * factor)
+
+
+def test_the_mean_image_is_of_the_training_split_and_inside_the_model():
+    generator = np.random.default_rng(0)
+    train, other = (
+        datasets.Split(generator.random((10, 8, 8, 3), dtype="float32"), np.arange(10))
+        for _ in range(2)
+    )
+    data = datasets.Dataset(train, other, other)
+    build = {
+        mean: realization.build(
+            dataclasses.replace(PRESETS["paper-cifar10"], mean_image=mean), "ce", 0, data
+        )
+        for mean in (True, False)
+    }
+    shifted = other.images - train.images.mean(axis=0)
+    np.testing.assert_allclose(build[True](other.images), build[False](shifted), atol=1e-5)
 
 
 def test_run_folders_are_named_by_what_differs():
     assert from_preset("quick").name == "mnist10k_quick"
     assert from_preset("quick", realizations=9).name == "mnist10k_quick"
-    assert from_preset("paper", alpha=2.0, seed=3).name == "mnist10k_paper_alpha-2.0_seed-3"
+    assert (
+        from_preset("paper-mnist", alpha=2.0, seed=3).name == "mnist_paper-mnist_alpha-2.0_seed-3"
+    )
 
 
 @pytest.mark.parametrize(
@@ -305,6 +380,12 @@ def test_run_folders_are_named_by_what_differs():
         ({"seed": -1}, "seed"),
         ({"strategy": "miror"}, "Did you mean 'mirrored'"),
         ({"model": "vgg"}, "vgg"),
+        ({"optimizer": "lion"}, "lion"),
+        ({"schedule": ((5, 0.1), (5, 0.1))}, "rising epochs"),
+        ({"schedule": ((0, 0.1),)}, "rising epochs"),
+        ({"schedule": ((5, 0.0),)}, "positive factors"),
+        ({"schedule": (5, 0.1)}, "pairs"),
+        ({"evaluated_on": "train"}, "train"),
         ({"dataset": "cifar"}, "Did you mean 'cifar10'"),
     ],
 )
@@ -316,6 +397,8 @@ def test_bad_protocols_are_refused(changes, message):
 def test_unknown_presets_are_refused():
     with pytest.raises(ValueError, match="Did you mean 'quick'"):
         from_preset("quik")
+    with pytest.raises(ValueError, match="Did you mean 'paper-mnist'"):
+        from_preset("paper")
     with pytest.raises(ValueError, match="not one of this version"):
         Protocol.from_json("{}")
 

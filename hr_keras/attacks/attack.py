@@ -1,15 +1,19 @@
 """What all attacks share: checked input, batches of one shape, code compiled once a model."""
 
 import abc
+import dataclasses
 import math
 import numbers
 import weakref
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import keras
 import numpy as np
+from keras import ops
 
 from hr_keras.attacks import objectives
-from hr_keras.logits import check_backend, classifier_output, structure
+from hr_keras.logits import check_backend, classifier_output, logits_of, structure
 
 _COMPILED: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
@@ -18,10 +22,7 @@ class Attack(abc.ABC):
     """Base of the attacks: an attack is a value; calling it makes adversarial images.
 
     Args:
-        epsilon: size of the perturbation, in the units of the images; at least 0.
-        objective: what to maximise; see `objectives.get`.
-        through: `"logits"` (exact) or `"probabilities"` (as published, through the clipped
-            float32 softmax, whose gradient may be exactly zero); see `objectives`.
+        name: what it is called in logs and tables.
         bounds: `(lowest, highest)` pixel value.
         targeted: whether labels are the classes to be *reached*; the objective is then
             minimised.
@@ -29,26 +30,16 @@ class Attack(abc.ABC):
         jit_compile: compile the step with XLA. On a CPU that was about half as fast.
     """
 
-    def __init__(
-        self,
-        epsilon,
-        objective="ce",
-        through="logits",
-        bounds=(0.0, 1.0),
-        targeted=False,
-        batch_size=256,
-        jit_compile=False,
-    ):
+    def __init__(self, name, bounds=(0.0, 1.0), targeted=False, batch_size=256, jit_compile=False):
         check_backend()
-        self.epsilon = check_epsilon(epsilon)
-        self.objective = objectives.get(objective)
-        self.through = check_route(through)
+        if not (isinstance(name, str) and name):
+            raise ValueError(f"`name` must be a string that is not empty. Received: {name!r}")
+        self.name = name
         self.bounds = check_bounds(bounds)
         self.targeted = bool(targeted)
         self.batch_size = check_batch_size(batch_size)
         self.jit_compile = bool(jit_compile)
 
-    @abc.abstractmethod
     def __call__(self, model, images, labels):
         """Adversarial images: the same type, shape and dtype as `images`.
 
@@ -61,6 +52,106 @@ class Attack(abc.ABC):
         Raises:
             ValueError: if images or labels are not as described.
         """
+        task = Task.of(model, images, labels, self.bounds, self.batch_size)
+        return like(images, self._perturb(task).images)
+
+    def attempt(self, task):
+        """An `Outcome` whose `fooled` is known, for one more forward pass where it is not."""
+        outcome = self._perturb(task)
+        if outcome.fooled is not None:
+            return outcome
+        logits = task.replace(images=outcome.images, logits=None).predict().logits
+        return outcome._replace(fooled=self.is_fooled(logits, task.labels))
+
+    def is_fooled(self, logits, labels):
+        """bool `(n,)`: not classified as the label; with `targeted=True`, classified as it."""
+        correct = is_correct(logits, labels)
+        return correct if self.targeted else ~correct
+
+    @abc.abstractmethod
+    def _perturb(self, task):
+        """An `Outcome`; what it says of an example depends on nothing else in the task."""
+
+
+class Outcome(NamedTuple):
+    """What an attack made of a task.
+
+    Attributes:
+        images: `(n, ...)`.
+        fooled: bool `(n,)`: whether the model was seen to be fooled; `None` where the
+            attack did not look.
+    """
+
+    images: np.ndarray
+    fooled: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class Task:
+    """What an attack works on; images and labels are checked.
+
+    Attributes:
+        model: a Keras classifier.
+        images: `(n, ...)`, NumPy.
+        labels: int32 `(n,)` or float32 `(n, classes)`.
+        indices: `(n,)`: which examples these are. Random numbers depend on it, so that an
+            example gets the same ones alone and among others.
+        batch_size: examples in one compiled step.
+        logits: `(n, classes)` of the images, or `None` where no forward pass was made.
+    """
+
+    model: keras.Model
+    images: np.ndarray
+    labels: np.ndarray
+    indices: np.ndarray
+    batch_size: int
+    logits: np.ndarray | None = None
+
+    @classmethod
+    def of(cls, model, images, labels, bounds, batch_size):
+        """A task of all examples, checked by `prepare`."""
+        images, labels = prepare(model, images, labels, bounds)
+        return cls(model, images, labels, np.arange(len(images)), batch_size)
+
+    def replace(self, **changes):
+        """The task with other attributes."""
+        return dataclasses.replace(self, **changes)
+
+    def select(self, rows):
+        """The task of some examples only."""
+        logits = None if self.logits is None else self.logits[rows]
+        return self.replace(
+            images=self.images[rows],
+            labels=self.labels[rows],
+            indices=self.indices[rows],
+            logits=logits,
+        )
+
+    def predict(self):
+        """The task with its logits: one forward pass where they are not known."""
+        if self.logits is not None:
+            return self
+        step = compiled(self.model, "predict", _build_predict)
+        (logits,) = in_batches(step, self.images, self.labels, self.batch_size, any_size=True)
+        return self.replace(logits=logits)
+
+
+def _build_predict(model):
+    return lambda images, labels: (logits_of(model(), images),)
+
+
+def is_correct(logits, labels):
+    """bool `(n,)`: the largest logit is the label's, and no logit is infinite or NaN.
+
+    Args:
+        logits: `(n, classes)`, tensor or NumPy; the result is of the same kind.
+        labels: `(n,)`, or `(n, classes)`, of which the most probable class counts.
+    """
+    kind = np if isinstance(logits, np.ndarray) else ops
+    if len(labels.shape) == 2:
+        labels = kind.argmax(labels, axis=-1)
+    finite = kind.all(kind.isfinite(logits), axis=-1)
+    return (kind.argmax(logits, axis=-1) == labels) & finite
 
 
 def prepare(model, images, labels, bounds):
@@ -129,6 +220,17 @@ def check_labels(labels, n, classes):
     return labels.astype("int32")
 
 
+def check_objective(objective, targeted):
+    """The objective, see `objectives.get`; a ValueError where it makes no sense `targeted`."""
+    objective = objectives.get(objective)
+    if targeted and objective.name == "dlr":
+        raise ValueError(
+            "`targeted` must be False with objective='dlr', whose gradient is 0 towards the "
+            "class of the third highest logit: use 'margin'. Received: targeted=True"
+        )
+    return objective
+
+
 def check_epsilon(epsilon):
     """ε as a float; a ValueError unless it is a finite number ≥ 0."""
     if not (isinstance(epsilon, numbers.Real) and 0 <= epsilon < math.inf):
@@ -163,9 +265,15 @@ def check_bounds(bounds):
 
 def check_batch_size(batch_size):
     """The batch size; a ValueError unless it is a positive integer."""
-    if not (isinstance(batch_size, numbers.Integral) and batch_size >= 1):
-        raise ValueError(f"`batch_size` must be a positive integer. Received: {batch_size!r}")
-    return int(batch_size)
+    return check_count("batch_size", batch_size)
+
+
+def check_count(argument, value, lowest=1):
+    """The value as an int; a ValueError unless it is an integer ≥ `lowest`."""
+    if not (isinstance(value, numbers.Integral) and value >= lowest):
+        kind = {0: "an integer ≥ 0", 1: "a positive integer"}[lowest]
+        raise ValueError(f"`{argument}` must be {kind}. Received: {value!r}")
+    return int(value)
 
 
 def compiled(model, key, build, jit_compile=False):
@@ -187,7 +295,7 @@ def compiled(model, key, build, jit_compile=False):
     return functions[key]
 
 
-def in_batches(step, images, labels, batch_size, *arguments):
+def in_batches(step, images, labels, batch_size, *arguments, any_size=False):
     """`step(images, labels, *arguments)` over batches of one shape, results joined.
 
     The batches are the fewest that `batch_size` allows, of equal size; the last is filled
@@ -199,6 +307,8 @@ def in_batches(step, images, labels, batch_size, *arguments):
         batch_size: the most examples in one step.
         arguments: NumPy arrays, the same for every batch; code is compiled for their
             rank, not their shape.
+        any_size: compile once for batches of any size, rather than for this one: for
+            numbers of examples that change from call to call.
 
     Returns:
         A list of NumPy arrays, one for each result of `step`.
@@ -206,9 +316,10 @@ def in_batches(step, images, labels, batch_size, *arguments):
     import tensorflow as tf
 
     n = len(images)
-    size = math.ceil(n / math.ceil(n / batch_size))
+    size = even_size(n, batch_size)
+    rows = None if any_size else size
     step = step.get_concrete_function(
-        *(tf.TensorSpec((size, *array.shape[1:]), array.dtype) for array in (images, labels)),
+        *(tf.TensorSpec((rows, *array.shape[1:]), array.dtype) for array in (images, labels)),
         *(tf.TensorSpec((None,) * argument.ndim, argument.dtype) for argument in arguments),
     )
     arguments = [tf.convert_to_tensor(argument) for argument in arguments]
@@ -218,6 +329,11 @@ def in_batches(step, images, labels, batch_size, *arguments):
         padded = (_fill(array[batch], size) for array in (images, labels))
         results.append([result.numpy() for result in step(*padded, *arguments)])
     return [np.concatenate(parts)[:n] for parts in zip(*results, strict=True)]
+
+
+def even_size(n, batch_size):
+    """Size of the fewest batches of equal size that hold n examples."""
+    return math.ceil(n / math.ceil(n / batch_size))
 
 
 def _fill(array, size):

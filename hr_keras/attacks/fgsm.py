@@ -2,7 +2,18 @@
 
 import numpy as np
 
-from hr_keras.attacks.attack import Attack, check_epsilons, compiled, in_batches, like, prepare
+from hr_keras.attacks.attack import (
+    Attack,
+    Outcome,
+    Task,
+    check_epsilon,
+    check_epsilons,
+    check_objective,
+    check_route,
+    compiled,
+    in_batches,
+    like,
+)
 from hr_keras.attacks.perturbation import linf_direction, perturb
 from hr_keras.logits import logits_of
 
@@ -19,13 +30,14 @@ class FGSM(Attack):
 
     Args:
         epsilon: size of the perturbation in L∞, in the units of the images; at least 0.
-        objective: `"ce"`, `"hr"`, a Keras loss, or a callable `(labels, logits) -> (n,)`.
-            A Keras loss or a callable is differentiated as it stands.
+        objective: `"ce"`, `"hr"`, `"margin"`, `"dlr"`, a Keras loss, or a callable
+            `(labels, logits) -> (n,)`. A Keras loss or a callable is differentiated as it stands.
         through: `"logits"` or `"probabilities"`.
         bounds: `(lowest, highest)` pixel value.
         targeted: whether labels are the classes to be reached.
         batch_size: examples in one compiled step.
         jit_compile: compile the step with XLA.
+        name: what it is called in logs and tables; by default as `fgsm_ce_0.1`.
 
     Raises:
         ValueError: for an argument that is not as described.
@@ -38,19 +50,25 @@ class FGSM(Attack):
         >>> predictions = model(adversarial)
     """
 
-    def __call__(self, model, images, labels):
-        """Adversarial images at `self.epsilon`: same type, shape and dtype as `images`.
+    def __init__(
+        self,
+        epsilon,
+        objective="ce",
+        through="logits",
+        bounds=(0.0, 1.0),
+        targeted=False,
+        batch_size=256,
+        jit_compile=False,
+        name=None,
+    ):
+        self.epsilon = check_epsilon(epsilon)
+        self.objective = check_objective(objective, targeted)
+        self.through = check_route(through)
+        name = name or f"fgsm_{self.objective.name}_{self.epsilon:g}"
+        super().__init__(name, bounds, targeted, batch_size, jit_compile)
 
-        Args:
-            model: a Keras classifier; where it ends in a softmax, its logits are used.
-            images: `(n, ...)` floating point, inside `bounds`; NumPy or tensor.
-            labels: class numbers `(n,)` or `(n, 1)`, or distributions `(n, classes)`; the
-                true labels, or with `targeted=True` the classes to be reached.
-
-        Raises:
-            ValueError: if images or labels are not as described.
-        """
-        return self.sweep(model, images, labels, (self.epsilon,))[0]
+    def _perturb(self, task):
+        return Outcome(self._sweep(task, (self.epsilon,))[0], None)
 
     def sweep(self, model, images, labels, epsilons):
         """Adversarial images at several ε from one gradient, which does not depend on ε.
@@ -66,13 +84,15 @@ class FGSM(Attack):
             ValueError: if an argument is not as described.
         """
         epsilons = check_epsilons(epsilons)
-        arrays, labels = prepare(model, images, labels, self.bounds)
+        task = Task.of(model, images, labels, self.bounds, self.batch_size)
+        return like(images, self._sweep(task, epsilons))
+
+    def _sweep(self, task, epsilons):
         key = ("fgsm", self.objective, self.through, self.bounds, self.targeted)
-        step = compiled(model, key, self._build, self.jit_compile)
-        (adversarial,) = in_batches(
-            step, arrays, labels, self.batch_size, np.asarray(epsilons, "float64")
-        )
-        return like(images, np.moveaxis(adversarial, 1, 0))
+        step = compiled(task.model, key, self._build, self.jit_compile)
+        epsilons = np.asarray(epsilons, "float64")
+        (adversarial,) = in_batches(step, task.images, task.labels, task.batch_size, epsilons)
+        return np.moveaxis(adversarial, 1, 0)
 
     def _build(self, model):
         import tensorflow as tf

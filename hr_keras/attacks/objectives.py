@@ -4,7 +4,8 @@ An objective is maximised through one of two routes:
 
 - `"logits"`: a *surrogate* whose gradient is a positive multiple of the objective's,
   example by example, and neither vanishes nor rounds where the softmax saturates. An
-  attack that uses the direction only (FGSM) loses nothing by it.
+  attack that uses the direction only loses nothing by it. Iterates are compared by a
+  *score* that rises with the objective and saturates no more than the surrogate.
 - `"probabilities"`: the published pipeline, automatic differentiation through the
   float32 softmax clipped to [1e-7, 1 − 1e-7]. Its gradient is exactly zero once the
   logit gap passes 16.
@@ -24,6 +25,9 @@ ROUTES = ("logits", "probabilities")
 # Takes the label's class out of a softmax, and leaves no infinity in a gradient.
 _EXCLUDED = -1e30
 
+# Keeps a quotient finite where several classes have the same logit.
+_TINY = 1e-12
+
 
 @dataclass(frozen=True)
 class Objective:
@@ -34,17 +38,26 @@ class Objective:
         value: `(labels, log_probabilities) -> (n,)`, the objective itself, in nats.
         surrogate: `(labels, logits) -> (n,)`, whose gradient has the direction of the
             objective's; its value means nothing.
+        increasing: `(labels, logits) -> (n,)`, an increasing function of the objective
+            that does not saturate.
     """
 
     name: str
     value: Callable
     surrogate: Callable
+    increasing: Callable
 
     def through(self, route, labels, logits):
         """`(n,)` to differentiate by one of the `ROUTES`; see the module's docstring."""
         if route == "logits":
             return self.surrogate(labels, logits)
         return self.value(labels, _published_log_probabilities(logits))
+
+    def score(self, route, labels, logits):
+        """`(n,)` to compare the iterates of one example by: greater is a better attack."""
+        if route == "logits":
+            return self.increasing(labels, logits)
+        return self.through(route, labels, logits)
 
 
 @dataclass(frozen=True)
@@ -82,19 +95,47 @@ class KerasObjective:
             )
         return values
 
+    def score(self, route, labels, logits):
+        """`(n,)` to compare the iterates of one example by: greater is a better attack."""
+        return self.through(route, labels, logits)
+
+
+@dataclass(frozen=True)
+class TargetedObjective:
+    """An objective that leads from the label to one other class.
+
+    Attributes:
+        name: what it is called in logs and tables.
+        function: `(labels, targets, logits) -> (n,)`.
+    """
+
+    name: str
+    function: Callable
+
+    def through(self, route, labels, targets, logits):
+        """`(n,)` to differentiate by one of the `ROUTES`; see the module's docstring."""
+        if route == "probabilities":
+            logits = _published_log_probabilities(logits)
+        return self.function(labels, targets, logits)
+
+    def score(self, route, labels, targets, logits):
+        """`(n,)` to compare the iterates of one example by: greater is a better attack."""
+        return self.through(route, labels, targets, logits)
+
 
 def get(identifier):
     """An objective from its name, a Keras loss, a callable, or an objective.
 
     Args:
         identifier: `"ce"` (cross-entropy), `"hr"` (conditional entropy + cross-entropy;
-            with soft labels + the Rényi term for α = 1.6), a `keras.losses.Loss`, or a
-            callable `(labels, logits) -> (n,)`.
+            with soft labels + the Rényi term for α = 1.6), `"margin"` (see `margin`),
+            `"dlr"` (see `dlr`), a `keras.losses.Loss`, or a callable
+            `(labels, logits) -> (n,)`.
 
     Raises:
         ValueError: for anything else.
     """
-    if isinstance(identifier, (Objective, KerasObjective)):
+    if isinstance(identifier, (Objective, KerasObjective, TargetedObjective)):
         return identifier
     if isinstance(identifier, str):
         if identifier in _BY_NAME:
@@ -144,16 +185,79 @@ def hard_labels(labels):
     return ops.cast(ops.argmax(labels, axis=-1), "int32")
 
 
+def margin(labels, logits):
+    """max_{k≠y} z_k − z_y `(n,)`: positive where the example is not classified as y."""
+    own, others = _own_and_others(hard_labels(labels), logits)
+    return ops.max(others, axis=-1) - own
+
+
+def dlr(labels, logits):
+    """Difference of logits ratio: the margin over the gap from the 1st to the 3rd class.
+
+    DLR = (max_{k≠y} z_k − z_y) / (z_π1 − z_π3), π the classes by falling logit
+
+    Changes neither with the scale nor with a shift of the logits. With fewer than 3 classes
+    there is no such gap: the margin.
+
+    Args:
+        labels: `(n,)` or `(n, classes)`, of which the most probable class counts.
+        logits: `(n, classes)`.
+
+    Returns:
+        `(n,)`, at most 1.
+
+    Source: Croce & Hein 2020, "Reliable evaluation of adversarial robustness with an
+        ensemble of diverse parameter-free attacks", eq. (6).
+    """
+    if logits.shape[-1] < 3:
+        return margin(labels, logits)
+    highest = ops.top_k(logits, 3)[0]
+    return margin(labels, logits) / (highest[:, 0] - highest[:, 2] + _TINY)
+
+
+def targeted_dlr(labels, targets, logits):
+    """The DLR towards one class: `(z_t − z_y) / (z_π1 − (z_π3 + z_π4)/2)`.
+
+    With fewer than 4 classes there is no such gap: z_t − z_y.
+
+    Args:
+        labels: `(n,)` or `(n, classes)`, of which the most probable class counts.
+        targets: `(n,)`, the classes to be reached.
+        logits: `(n, classes)`.
+
+    Returns:
+        `(n,)`.
+
+    Source: Croce & Hein 2020, eq. (7).
+    """
+    difference = logit_difference(labels, targets, logits)
+    if logits.shape[-1] < 4:
+        return difference
+    highest = ops.top_k(logits, 4)[0]
+    return difference / (highest[:, 0] - (highest[:, 2] + highest[:, 3]) / 2 + _TINY)
+
+
+def logit_difference(labels, targets, logits):
+    """z_t − z_y `(n,)`: positive where the class `targets` is more probable than the label."""
+    own, _ = _own_and_others(hard_labels(labels), logits)
+    target, _ = _own_and_others(targets, logits)
+    return target - own
+
+
 def _published_log_probabilities(logits):
     return information.log_probabilities(ops.softmax(logits))
 
 
 def _log_odds_against(labels, logits):
     """ℓ = logsumexp_{k≠y} z_k − z_y `(n,)`, and the logits of the other classes `(n, classes)`."""
-    label = ops.one_hot(labels, logits.shape[-1], dtype="bool")
-    others = ops.where(label, _EXCLUDED, logits)
-    own = ops.sum(ops.where(label, logits, 0.0), axis=-1)
+    own, others = _own_and_others(labels, logits)
     return ops.logsumexp(others, axis=-1) - own, others
+
+
+def _own_and_others(labels, logits):
+    label = ops.one_hot(labels, logits.shape[-1], dtype="bool")
+    own = ops.sum(ops.where(label, logits, 0.0), axis=-1)
+    return own, ops.where(label, _EXCLUDED, logits)
 
 
 def _ce_surrogate(labels, logits):
@@ -175,8 +279,24 @@ def _hr_surrogate(labels, logits):
     return _where_soft(labels, _hr_value, logits, surrogate)
 
 
+def _log_hr(labels, logits):
+    """log(CE + H), from ℓ: a sum of positive terms, so that nothing rounds as both go to 0.
+
+    With CE = softplus(ℓ), −log u = softplus(−ℓ) and H = h_b(u) + u·H(s):
+    CE + H = CE·[2 − u + (u/CE)·(softplus(−ℓ) + H(s))].
+    """
+    log_odds, others = _log_odds_against(hard_labels(labels), logits)
+    entropy = information.conditional_entropy(ops.log_softmax(others, axis=-1))
+    minus_log_u = ops.softplus(-log_odds)
+    # log softplus(ℓ) → ℓ, where softplus itself underflows
+    log_ce = ops.where(log_odds < -15.0, log_odds, ops.log(ops.softplus(log_odds) + 1e-30))
+    share = ops.exp(-minus_log_u - log_ce)
+    factor = 2.0 - ops.exp(-minus_log_u) + share * (minus_log_u + entropy)
+    return _where_soft(labels, _hr_value, logits, log_ce + ops.log(factor))
+
+
 def _where_soft(labels, value, logits, surrogate):
-    """The closed form where the label is one class, the objective itself where it is soft."""
+    """A closed form where the label is one class, the objective itself where it is soft."""
     if len(labels.shape) == 1:
         return surrogate
     labels = ops.cast(labels, logits.dtype)
@@ -189,6 +309,11 @@ def _hr_value(labels, log_probabilities):
 
 
 _BY_NAME = {
-    "ce": Objective("ce", information.cross_entropy, _ce_surrogate),
-    "hr": Objective("hr", _hr_value, _hr_surrogate),
+    "ce": Objective("ce", information.cross_entropy, _ce_surrogate, _ce_surrogate),
+    "hr": Objective("hr", _hr_value, _hr_surrogate, _log_hr),
+    "margin": Objective("margin", margin, margin, margin),
+    "dlr": Objective("dlr", dlr, dlr, dlr),
 }
+
+TARGETED_DLR = TargetedObjective("targeted_dlr", targeted_dlr)
+LOGIT_DIFFERENCE = TargetedObjective("targeted", logit_difference)

@@ -1,6 +1,92 @@
-"""Perturbations of bounded size: the steepest step and the clip to the pixel bounds."""
+"""Perturbations of bounded size: balls, and the clip to the pixel bounds.
+
+A ball is a value without a size: ε is an argument of what it does, a tensor in compiled code.
+"""
+
+from dataclasses import dataclass
 
 from keras import ops
+
+from hr_keras.attacks import random_numbers
+
+
+@dataclass(frozen=True)
+class Linf:
+    """max |δ| ≤ ε."""
+
+    name: str = "linf"
+
+    def norm(self, perturbation):
+        """max |δ| of each example, `(n, ...)` → `(n,)`."""
+        return ops.max(ops.abs(_rows(perturbation)), axis=-1)
+
+    def direction(self, gradients):
+        """The steepest ascent direction of size 1: see `linf_direction`."""
+        return linf_direction(gradients)
+
+    def project(self, perturbation, epsilon):
+        """The nearest perturbation of size ≤ ε, `(n, ...)` → `(n, ...)`."""
+        return ops.clip(perturbation, -epsilon, epsilon)
+
+    def random(self, keys, draw, images):
+        """Uniform in the ball of size 1, of the shape and dtype of `images`."""
+        uniform = random_numbers.uniform(keys, draw, images.shape[1:])
+        return ops.cast(2.0 * uniform - 1.0, images.dtype)
+
+
+@dataclass(frozen=True)
+class L2:
+    """√Σδ² ≤ ε."""
+
+    name: str = "l2"
+
+    def norm(self, perturbation):
+        """√Σδ² of each example, `(n, ...)` → `(n,)`, float32 or better."""
+        rows = _rows(perturbation)
+        if rows.dtype != "float64":
+            rows = ops.cast(rows, "float32")
+        return ops.sqrt(ops.sum(rows**2, axis=-1))
+
+    def direction(self, gradients):
+        """The gradient over its norm; 0 where it is 0, or in pixels where it is no number."""
+        gradients = ops.where(ops.isnan(gradients), 0.0, gradients)
+        # By the largest first: squares of small gradients underflow.
+        largest = per_example(ops.max(ops.abs(_rows(gradients)), axis=-1), gradients)
+        scaled = gradients / ops.where(largest > 0, largest, 1.0)
+        norm = per_example(self.norm(scaled), gradients)
+        return scaled / ops.where(norm > 0, norm, 1.0)
+
+    def project(self, perturbation, epsilon):
+        """The nearest perturbation of size ≤ ε, `(n, ...)` → `(n, ...)`."""
+        norm = per_example(self.norm(perturbation), perturbation)
+        return perturbation * ops.minimum(1.0, epsilon / ops.where(norm > 0, norm, 1.0))
+
+    def random(self, keys, draw, images):
+        """Uniform in the ball of size 1: a direction, and a radius U^(1/d)."""
+        shape = images.shape[1:]
+        size = 1
+        for side in shape:
+            size *= side
+        numbers = random_numbers.normal(keys, draw, shape)
+        radius = random_numbers.uniform(keys, -1 - draw, (1,))[:, 0] ** (1.0 / size)
+        inside = self.direction(numbers) * per_example(radius, numbers)
+        return ops.cast(inside, images.dtype)
+
+
+_BY_NAME = {"linf": Linf(), "l2": L2()}
+
+
+def get(norm):
+    """A ball from its name, `"linf"` or `"l2"`, or a ball itself.
+
+    Raises:
+        ValueError: for anything else.
+    """
+    if isinstance(norm, (Linf, L2)):
+        return norm
+    if isinstance(norm, str) and norm.lower() in _BY_NAME:
+        return _BY_NAME[norm.lower()]
+    raise ValueError(f"`norm` must be one of {tuple(_BY_NAME)}. Received: {norm!r}")
 
 
 def linf_direction(gradients):
@@ -24,3 +110,25 @@ def perturb(images, directions, epsilon, bounds):
         `(n, ...)`, of the dtype of `images`.
     """
     return ops.clip(images + epsilon * directions, *bounds)
+
+
+def into(ball, points, images, epsilon, bounds):
+    """Points brought into the ball of size ε around their images, and into the pixel bounds.
+
+    The clip to the bounds comes last: it moves every pixel towards the image, which is
+    inside them, so it never leaves the ball.
+    """
+    return ops.clip(images + ball.project(points - images, epsilon), *bounds)
+
+
+def per_example(values, like):
+    """`(n,)` in the dtype of `like` `(n, ...)`, shaped to be multiplied with it."""
+    return ops.reshape(ops.cast(values, like.dtype), (-1,) + (1,) * (len(like.shape) - 1))
+
+
+def _rows(perturbation):
+    shape = perturbation.shape[1:]
+    size = 1
+    for side in shape:
+        size *= side
+    return ops.reshape(perturbation, (-1, size))

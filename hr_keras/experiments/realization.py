@@ -20,8 +20,9 @@ import zipfile
 import keras
 import numpy as np
 
-from hr_keras import callbacks, datasets, distribution, evaluation, models, training_loop
+from hr_keras import callbacks, datasets, distribution, evaluation, metrics, models, training_loop
 from hr_keras.attacks.objectives import ROUTES
+from hr_keras.experiments import measurements
 from hr_keras.experiments.protocol import LOSSES
 from hr_keras.files import write_atomically
 from hr_keras.losses import HRLoss
@@ -38,12 +39,14 @@ def run(protocol, loss, index, folder, data_dir=None, on_epoch=None):
             `.keras`, and while it trains a checkpoint.
         data_dir: where tensorflow-datasets has its data.
         on_epoch: called with the number of epochs done, after each one, and once at the
-            start where training goes on.
+            start where training goes on or was done before.
 
     Returns:
-        A dict: `loss, index, seed, history, test, test_size, seconds, versions`; `test` is a
-        list of rows `through, attack, epsilon, accuracy, zero_gradient_share`. `None` in a
-        worker that is not the chief.
+        A dict: `loss, index, seed, history, test, test_size, confusion, terms, seconds,
+        versions`; `test` is a list of rows `through, attack, epsilon, accuracy,
+        zero_gradient_share`; for `confusion` and `terms` see `measurements`. Where the protocol
+        says `evaluated_on="validation"`, `validation, validation_size` are in place of these
+        four. `None` in a worker that is not the chief.
 
     Raises:
         ValueError: for an unknown loss; if training goes on from a checkpoint that not every
@@ -55,10 +58,12 @@ def run(protocol, loss, index, folder, data_dir=None, on_epoch=None):
     strategy = distribution.get_strategy(protocol.strategy)  # before any other TensorFlow
     chief = distribution.is_chief(strategy)
     if distribution.from_chief(path.exists(), strategy):
-        return _read_result(path) if chief else None
+        if on_epoch is not None:
+            on_epoch(protocol.epochs)
+        return _read_result(path, protocol) if chief else None
     started = time.perf_counter()
     seed = protocol.seed + index
-    data = datasets.load(protocol.dataset, protocol.validation, seed, data_dir)
+    data = _load(protocol, seed, data_dir)
     checkpoint = _Checkpoint(path.with_suffix(".checkpoint.npz"), on_epoch, writes=chief)
     model = _train(protocol, loss, seed, data, checkpoint)
     if not chief:
@@ -68,21 +73,31 @@ def run(protocol, loss, index, folder, data_dir=None, on_epoch=None):
         "index": index,
         "seed": seed,
         "history": _history(checkpoint.epochs),
-        "test": _attack(protocol, model, data.test),
-        "test_size": len(data.test.images),
+        **_evaluate(protocol, model, data),
         "seconds": round(checkpoint.seconds + time.perf_counter() - started, 1),
         "versions": _versions(),
     }
     _save(model, path.with_suffix(".keras"))
-    write_atomically(path, json.dumps(result, indent=1, allow_nan=False) + "\n")
+    write_atomically(path, measurements.result_json(result))
     checkpoint.path.unlink(missing_ok=True)
     return result
 
 
-def _read_result(path):
+def _load(protocol, seed, data_dir):
+    """Training images as they are stored, uint8 if possible: they are the most of the data."""
+    data = datasets.load(protocol.dataset, protocol.validation, seed, data_dir, dtype=None)
+    evaluated = {
+        name: datasets.Split(datasets.to_unit_interval(split.images), split.labels)
+        for name, split in (("validation", data.validation), ("test", data.test))
+    }
+    return data._replace(**evaluated)
+
+
+def _read_result(path, protocol):
     try:
         result = json.loads(path.read_bytes())
-        if not {"loss", "index", "history", "test", "test_size"} <= result.keys():
+        size = f"{protocol.evaluated_on}_size"
+        if not {"loss", "index", "history", protocol.evaluated_on, size} <= result.keys():
             raise ValueError("a part is missing")
     except (ValueError, AttributeError) as error:
         raise ValueError(
@@ -102,13 +117,18 @@ def build(protocol, loss, seed, data):
             f"Keras fails on a first batch that they can't divide. Received: {protocol.batch_size}"
         )
     with strategy.scope():
-        model = make(data.train.images.shape[1:], data.num_classes, seed=seed)
-        optimizer = keras.optimizers.SGD(protocol.learning_rate)
+        model = make(
+            data.train.images.shape[1:],
+            data.num_classes,
+            mean_image=_mean_image(data.train.images) if protocol.mean_image else None,
+            seed=seed,
+        )
+        optimizer = _optimizer(protocol, _steps(data.train, protocol.batch_size))
         optimizer.build(model.trainable_variables)
         model.compile(
             optimizer,
             loss=HRLoss(protocol.alpha) if loss == "hr" else "sparse_categorical_crossentropy",
-            metrics=["accuracy"],
+            metrics=["accuracy", metrics.ErrorBound(protocol.alpha)],
             # A whole epoch in one call of compiled code: nothing here needs a look in between.
             steps_per_execution=_steps(data.train, protocol.batch_size),
         )
@@ -119,17 +139,33 @@ def _steps(split, batch_size):
     return math.ceil(len(split.images) / batch_size)
 
 
+def _mean_image(images):
+    mean = images.mean(axis=0, dtype="float64")
+    return mean / 255 if images.dtype == "uint8" else mean
+
+
+def _optimizer(protocol, steps):
+    """The optimizer of a protocol; its steps, which a checkpoint keeps, lead the schedule."""
+    make = {"sgd": keras.optimizers.SGD, "adam": keras.optimizers.Adam}[protocol.optimizer]
+    if not protocol.schedule:
+        return make(protocol.learning_rate)
+    return make(
+        keras.optimizers.schedules.PiecewiseConstantDecay(
+            [epoch * steps - 1 for epoch, _ in protocol.schedule],  # up to and with this step
+            [
+                protocol.learning_rate * factor
+                for factor in (1.0, *dict(protocol.schedule).values())
+            ],
+        )
+    )
+
+
 def _train(protocol, loss, seed, data, checkpoint):
     model = build(protocol, loss, seed, data)
     checkpoint.restore(model)
     done = len(checkpoint.epochs)
     _check_same_start(done, checkpoint.path, model.distribute_strategy)
     if done < protocol.epochs:
-        attack = callbacks.FGSMCallback(
-            data.validation,
-            epsilons=[epsilon for epsilon in protocol.epsilons if epsilon > 0],
-            every=protocol.attack_every,
-        )
         _fit(model)(
             batches(data.train, protocol.batch_size, seed, done, protocol.epochs),
             steps_per_epoch=_steps(data.train, protocol.batch_size),
@@ -137,10 +173,25 @@ def _train(protocol, loss, seed, data, checkpoint):
             epochs=protocol.epochs,
             validation_data=data.validation,
             validation_batch_size=256,
-            callbacks=[attack, checkpoint],
+            callbacks=[*_attacks(protocol, data.validation), checkpoint],
             verbose=0,
         )
     return model
+
+
+def _attacks(protocol, validation):
+    """Attacks on the validation split while the model trains: exactly, and as published."""
+    prefixes = {"logits": "val_fgsm", "probabilities": "val_published_fgsm"}
+    return [
+        callbacks.FGSMCallback(
+            validation,
+            epsilons=[epsilon for epsilon in protocol.epsilons if epsilon > 0],
+            every=protocol.attack_every,
+            through=through,
+            prefix=prefixes[through],
+        )
+        for through in ROUTES
+    ]
 
 
 def _fit(model):
@@ -166,12 +217,19 @@ def batches(split, batch_size, seed, first_epoch, epochs):
     The order depends on `(seed, epoch)` alone, so that training which goes on sees what it
     would have seen. (`fit` on arrays, after `set_random_seed`, uses one order in all epochs.)
 
+    Args:
+        split: a `datasets.Split`. uint8 images stay so until their batch is made.
+
     Returns:
-        A `tf.data.Dataset` of `(images, labels)`; the last batch of an epoch may be short.
+        A `tf.data.Dataset` of `(images, labels)`, images in [0, 1]; the last batch of an epoch
+        may be short.
     """
     import tensorflow as tf
 
     images, labels = map(tf.constant, split)
+    # Captured, not a constant of the graph: TensorFlow would make of the division a product
+    # with 1/255, whose last bits are others.
+    highest_pixel = tf.constant(255.0)
     n = len(split.images)
 
     def epoch_batches(epoch):
@@ -180,18 +238,35 @@ def batches(split, batch_size, seed, first_epoch, epochs):
         )
         return tf.data.Dataset.from_tensor_slices(order).batch(batch_size)
 
+    def decoded(pixels):
+        if pixels.dtype != tf.uint8:
+            return pixels
+        return tf.cast(pixels, "float32") / highest_pixel
+
     return (
         tf.data.Dataset.range(first_epoch, epochs)
         .flat_map(epoch_batches)
-        .map(lambda chosen: (tf.gather(images, chosen), tf.gather(labels, chosen)))
+        .map(lambda chosen: (decoded(tf.gather(images, chosen)), tf.gather(labels, chosen)))
         .prefetch(tf.data.AUTOTUNE)
     )
 
 
-def _attack(protocol, model, test):
+def _evaluate(protocol, model, data):
+    """What is kept of a trained model, on the split that the protocol says."""
+    split = getattr(data, protocol.evaluated_on)
+    kept = {
+        protocol.evaluated_on: _attack(protocol, model, split),
+        f"{protocol.evaluated_on}_size": len(split.images),
+    }
+    if protocol.evaluated_on == "test":
+        kept |= measurements.measure(protocol, model, data)
+    return kept
+
+
+def _attack(protocol, model, split):
     rows = []
     for through in ROUTES:
-        swept = evaluation.sweep(model, *test, LOSSES, protocol.epsilons, through)
+        swept = evaluation.sweep(model, *split, LOSSES, protocol.epsilons, through)
         rows += [
             {
                 "through": through,
@@ -294,4 +369,6 @@ def _versions():
         "numpy": np.__version__,
         "python": platform.python_version(),
         "machine": platform.machine(),
+        # 0: as many as there are cores. The last bits of what is trained depend on it.
+        "threads": tf.config.threading.get_intra_op_parallelism_threads(),
     }

@@ -1,18 +1,17 @@
 """Table 1: training on CE and on HR, attacked with FGSM through the CE and the HR objective."""
 
 import dataclasses
-import math
+import functools
 import pathlib
 import statistics
 
 from hr_keras import distribution
 from hr_keras.attacks.objectives import ROUTES
-from hr_keras.experiments import realization
+from hr_keras.experiments import jobs as processes
+from hr_keras.experiments import paper, realization
+from hr_keras.experiments.estimate import estimate
 from hr_keras.experiments.protocol import LOSSES, Protocol
 from hr_keras.files import write_atomically
-
-# The paper's columns: its name, trained on, attacked with.
-COLUMNS = (("CE", "ce", "ce"), ("HR_CE", "hr", "ce"), ("HR", "hr", "hr"), ("CE_HR", "ce", "hr"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,6 +19,7 @@ class Cell:
     """One cell of the table, over the realizations.
 
     Attributes:
+        dataset: as `datasets.load` names it.
         through: route of the attack's gradient, one of `objectives.ROUTES`.
         column: the paper's name of the column.
         trained_on, attack: `"ce"` or `"hr"`.
@@ -28,8 +28,11 @@ class Cell:
         standard_error: of that mean over realizations; `None` for fewer than two.
         zero_gradient_share: mean share of the test examples whose gradient is exactly zero.
         realizations: how many.
+        paper: what Table 1 has there, or `None`.
+        difference: `accuracy − paper`, or `None`.
     """
 
+    dataset: str
     through: str
     column: str
     trained_on: str
@@ -39,6 +42,60 @@ class Cell:
     standard_error: float | None
     zero_gradient_share: float
     realizations: int
+    paper: float | None
+    difference: float | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Claim:
+    """What training on HR instead of CE changes in one row of the table, in pairs.
+
+    A pair is a CE- and an HR-trained model of the same seed: same split, initial weights and
+    order of the data.
+
+    Attributes:
+        dataset: as `datasets.load` names it.
+        through: route of the attack's gradient.
+        attack: `"ce"` or `"hr"`.
+        epsilon: size of the attack; for 0, where there is none, `attack` is `"ce"`.
+        difference: mean of (accuracy trained on HR − accuracy trained on CE).
+        low, high: 95 % interval of that mean, Student's t; `None` for fewer than two pairs.
+        pairs: how many.
+        paper: the same difference in Table 1, or `None`.
+        direction_holds: whether HR is better in the mean, as the paper claims of every cell.
+        beyond_chance: whether the interval leaves 0 out; `None` without an interval.
+    """
+
+    dataset: str
+    through: str
+    attack: str
+    epsilon: float
+    difference: float
+    low: float | None
+    high: float | None
+    pairs: int
+    paper: float | None
+    direction_holds: bool
+    beyond_chance: bool | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """Table 1 for one data set: `protocol`, a list of `Cell` and a list of `Claim`."""
+
+    protocol: Protocol
+    cells: list
+    claims: list
+
+
+def of(protocol, results):
+    """The `Table` of a run folder.
+
+    Args:
+        protocol: its `Protocol`.
+        results: from `run`.
+    """
+    return Table(protocol, cells(results, protocol.dataset), claims(results, protocol.dataset))
 
 
 def open_folder(folder, protocol):
@@ -52,6 +109,8 @@ def open_folder(folder, protocol):
     path = folder / "protocol.json"
     if path.exists():
         there = Protocol.from_json(path.read_bytes())
+        if there == protocol:
+            return  # the file may be an earlier version's; it stays as it is
         if names := there.differences(protocol):
             changes = [
                 f"{name}={getattr(there, name)!r} there, {getattr(protocol, name)!r} now"
@@ -69,7 +128,7 @@ def open_folder(folder, protocol):
     write_atomically(path, protocol.to_json())
 
 
-def run(protocol, folder, data_dir=None, on_epoch=None):
+def run(protocol, folder, data_dir=None, on_epoch=None, losses=LOSSES, jobs=1):
     """Every realization of a protocol, on CE and on HR; what the folder already has is kept.
 
     Args:
@@ -77,60 +136,141 @@ def run(protocol, folder, data_dir=None, on_epoch=None):
         folder: run folder, see `open_folder`.
         data_dir: where tensorflow-datasets has its data.
         on_epoch: called as `on_epoch(index, loss, epochs_done)`.
+        losses: what to train on.
+        jobs: how many to train at once, see `jobs.run`; 1: in this process, on all cores.
 
     Returns:
         The results of `realization.run`, one for each (index, loss). With several workers
         every one must make this call; all but the chief get a list of `None`.
+
+    Raises:
+        ValueError: for more `jobs` than cores, or than 1 where one model has several devices.
     """
-    if distribution.is_chief(distribution.get_strategy(protocol.strategy)):
+    strategy = distribution.get_strategy(protocol.strategy)
+    if jobs > 1:
+        _check_one_device(processes.check(jobs), strategy)
+    if distribution.is_chief(strategy):
         open_folder(folder, protocol)
-    results = []
-    for index in range(protocol.realizations):
-        for loss in LOSSES:
-            report = None if on_epoch is None else _partial(on_epoch, index, loss)
-            results.append(realization.run(protocol, loss, index, folder, data_dir, report))
-            if report is not None:
-                report(protocol.epochs)
-    return results
+    tasks = [
+        (protocol, loss, index, folder, data_dir)
+        for index in range(protocol.realizations)
+        for loss in losses
+    ]
+
+    def report(k, done):
+        if on_epoch is not None:
+            on_epoch(tasks[k][2], tasks[k][1], done)
+
+    if jobs > 1:
+        return processes.run(realization.run, tasks, jobs, report)
+    return [realization.run(*task, functools.partial(report, k)) for k, task in enumerate(tasks)]
 
 
-def _partial(on_epoch, index, loss):
-    return lambda done: on_epoch(index, loss, done)
+def default_jobs(protocol, losses=LOSSES):
+    """As many jobs as cores, where a model trains on one device that is a CPU; else 1."""
+    if distribution.get_strategy(protocol.strategy).num_replicas_in_sync > 1:
+        return 1
+    if distribution.gpu_count() > 0:
+        return 1
+    return min(processes.processors(), len(losses) * protocol.realizations)
 
 
-def cells(results):
+def _check_one_device(jobs, strategy):
+    if strategy.num_replicas_in_sync > 1:
+        raise ValueError(
+            f"`jobs` must be 1 where a model trains on {strategy.num_replicas_in_sync} devices. "
+            f"Received: {jobs}"
+        )
+
+
+def cells(results, dataset):
     """The cells of Table 1 from the results of `run`.
+
+    Args:
+        results: from `run`.
+        dataset: as `datasets.load` names it.
 
     Returns:
         A list of `Cell`, by route, ε and column of the paper.
     """
-    epsilons = list(dict.fromkeys(row["epsilon"] for row in results[0]["test"]))
     return [
-        _cell(results, through, epsilon, *column)
+        _cell(results, dataset, through, epsilon, column)
         for through in ROUTES
-        for epsilon in epsilons
-        for column in COLUMNS
+        for epsilon in _epsilons(results)
+        for column in paper.COLUMNS
     ]
 
 
-def _cell(results, through, epsilon, column, trained_on, attack):
-    rows = [
-        row
-        for result in results
-        if result["loss"] == trained_on
-        for row in result["test"]
-        if (row["through"], row["attack"], row["epsilon"]) == (through, attack, epsilon)
-    ]
-    accuracies = [row["accuracy"] for row in rows]
-    n = len(accuracies)
+def _cell(results, dataset, through, epsilon, column):
+    trained_on, attack = paper.COLUMNS[column]
+    rows = list(_rows(results, trained_on, through, attack, epsilon).values())
+    accuracy = estimate(row["accuracy"] for row in rows)
+    published = paper.accuracy(dataset, epsilon, column)
     return Cell(
+        dataset=dataset,
         through=through,
         column=column,
         trained_on=trained_on,
         attack=attack,
         epsilon=epsilon,
-        accuracy=statistics.fmean(accuracies),
-        standard_error=statistics.stdev(accuracies) / math.sqrt(n) if n > 1 else None,
+        accuracy=accuracy.mean,
+        standard_error=accuracy.standard_error,
         zero_gradient_share=statistics.fmean(row["zero_gradient_share"] for row in rows),
-        realizations=n,
+        realizations=accuracy.realizations,
+        paper=published,
+        difference=None if published is None else accuracy.mean - published,
     )
+
+
+def claims(results, dataset):
+    """HR − CE for every route, ε and attack, from the results of `run`.
+
+    Args:
+        results: from `run`; the same realizations on CE and on HR.
+        dataset: as `datasets.load` names it.
+
+    Returns:
+        A list of `Claim`.
+    """
+    return [
+        _claim(results, dataset, through, attack, epsilon)
+        for through in ROUTES
+        for epsilon in _epsilons(results)
+        for attack in (LOSSES if epsilon > 0 else LOSSES[:1])
+    ]
+
+
+def _claim(results, dataset, through, attack, epsilon):
+    ce, hr = (_rows(results, loss, through, attack, epsilon) for loss in LOSSES)
+    found = estimate(hr[index]["accuracy"] - ce[index]["accuracy"] for index in ce)
+    low, high = found.interval or (None, None)
+    by_pair = {pair: name for name, pair in paper.COLUMNS.items()}
+    of_ce, of_hr = (paper.accuracy(dataset, epsilon, by_pair[loss, attack]) for loss in LOSSES)
+    return Claim(
+        dataset=dataset,
+        through=through,
+        attack=attack,
+        epsilon=epsilon,
+        difference=found.mean,
+        low=low,
+        high=high,
+        pairs=found.realizations,
+        paper=None if of_ce is None else round(of_hr - of_ce, 6),
+        direction_holds=found.mean > 0,
+        beyond_chance=None if low is None else not low <= 0 <= high,
+    )
+
+
+def _epsilons(results):
+    return list(dict.fromkeys(row["epsilon"] for row in results[0]["test"]))
+
+
+def _rows(results, trained_on, through, attack, epsilon):
+    """The row of each realization, by its number."""
+    return {
+        result["index"]: row
+        for result in results
+        if result["loss"] == trained_on
+        for row in result["test"]
+        if (row["through"], row["attack"], row["epsilon"]) == (through, attack, epsilon)
+    }

@@ -1,0 +1,177 @@
+"""Iterative attacks against the bare model passes that they need.
+
+1. PGD-20 on images that it does not fool: 20 forward + backward passes, run bare, in turn.
+2. `standard`, attack by attack: the rows of its passes are *counted* first, the time of one
+   pass is measured before and after each attack, and what it took is set against that budget,
+   both in processor seconds.
+"""
+
+import argparse
+import copy
+import statistics
+import time
+
+import keras
+import numpy as np
+import tensorflow as tf
+from interleaved import compare, report, save
+
+from hr_keras import datasets
+from hr_keras.attacks import PGD, standard
+from hr_keras.attacks.attack import Task
+from hr_keras.models import mnist_cnn
+
+BATCH = 250
+
+# Of all threads: on a machine that others use too it says more than the time on the wall.
+clock = time.process_time
+
+
+def bare_passes(model):
+    """Forward and backward on a batch, compiled and called step by step from Python.
+
+    In a compiled loop they may take 1.6 times as long: see `iterative._apart`.
+    """
+
+    @tf.function
+    def passes(x, y):
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(x)
+            logits = model(x, training=False)
+            loss = tf.nn.sparse_softmax_cross_entropy_with_logits(y, logits)
+        return x + 1e-6 * tape.gradient(loss, x)
+
+    return passes
+
+
+def bare_forwards(model):
+    """Forward on a batch."""
+    return tf.function(lambda x, y: x + 1e-9 * tf.reduce_sum(model(x, training=False)))
+
+
+def benchmark_pgd(model, images, repeats):
+    labels = model.predict(images, verbose=0).argmax(axis=-1)  # so that all are standing
+    passes = bare_passes(model)
+
+    def bare():
+        for start in range(0, len(images), BATCH):
+            batch = slice(start, start + BATCH)
+            x, y = tf.constant(images[batch]), tf.constant(labels[batch])
+            for _ in range(20):
+                x = passes(x, y)
+            x.numpy()
+
+    contestants = {
+        "bare passes": bare,
+        "PGD-20": lambda: PGD(1e-4, n_iter=20, batch_size=BATCH)(model, images, labels),
+    }
+    return report(f"PGD-20 on {len(images)} images", compare(contestants, repeats, clock))
+
+
+class Rows:
+    """A model that counts the rows of its forward and backward passes."""
+
+    def __init__(self, model):
+        self.forward = self.backward = 0
+
+        @tf.custom_gradient
+        def count(x):
+            y = tf.numpy_function(self._forward, [x], x.dtype)
+            return tf.ensure_shape(y, x.shape), lambda g: tf.ensure_shape(
+                tf.numpy_function(self._backward, [g], g.dtype), g.shape
+            )
+
+        inputs = keras.Input(model.input_shape[1:])
+        self.model = keras.Model(inputs, model(keras.layers.Lambda(count)(inputs)))
+
+    def _forward(self, x):
+        self.forward += len(x)
+        return x
+
+    def _backward(self, g):
+        self.backward += len(g)
+        return g
+
+
+def seconds_a_row(model, images, labels):
+    """Of a forward + backward pass, and of a forward pass, in batches as large as here."""
+    x, y = tf.constant(images[:BATCH]), tf.constant(labels[:BATCH])
+    found = []
+    for passes, steps in ((bare_passes(model), 20), (bare_forwards(model), 60)):
+        passes(x, y)
+        started = clock()
+        for _ in range(steps):
+            x = passes(x, y)
+        x.numpy()
+        found.append((clock() - started) / steps / len(x))
+    return found
+
+
+def benchmark_standard(model, images, labels, epsilon):
+    counted = Rows(model)
+    task = Task.of(counted.model, images, labels, (0.0, 1.0), BATCH).predict()
+    task = task.select(task.logits.argmax(axis=-1) == task.labels)
+    print(f"\nstandard({epsilon}) on {len(images)} images, {len(task.images)} of them correct")
+    print(
+        f"{'':26}{'standing':>9}{'forward':>10}{'backward':>10}{'budget s':>10}{'s':>8}{'ratio':>7}"
+    )
+    rows = []
+    for attack in standard(epsilon, batch_size=BATCH).attacks:
+        counted.forward = counted.backward = 0
+        attack.attempt(task)
+        plain = task.replace(model=model)
+        before = seconds_a_row(model, task.images, task.labels)
+        compiles = copy.copy(attack)
+        compiles.epsilon = 10.0  # fools at once, or soon
+        compiles.attempt(plain.select(np.arange(1)))
+        started = clock()
+        outcome = attack.attempt(plain)
+        seconds = clock() - started
+        after = seconds_a_row(model, task.images, task.labels)
+        both, forward = (statistics.mean(pair) for pair in zip(before, after, strict=True))
+        budget = counted.backward * both + (counted.forward - counted.backward) * forward
+        row = {
+            "name": attack.name,
+            "standing": len(task.images),
+            "forward": counted.forward,
+            "backward": counted.backward,
+            "budget": budget,
+            "seconds": seconds,
+            "ratio": seconds / budget,
+        }
+        rows.append(row)
+        print(
+            f"{row['name']:26}{row['standing']:9}{row['forward']:10}{row['backward']:10}"
+            f"{budget:10.1f}{seconds:8.1f}{row['ratio']:7.2f}",
+            flush=True,
+        )
+        task = task.select(~outcome.fooled)
+    budget, seconds = (sum(row[key] for row in rows) for key in ("budget", "seconds"))
+    print(f"{'together':26}{len(task.images):9} left", end="")
+    print(f"{budget:25.1f}{seconds:8.1f}{seconds / budget:7.2f}")
+    return rows
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--images", type=int, default=1000, help="for PGD-20")
+    parser.add_argument("--standard", type=int, default=200, help="images for `standard`")
+    parser.add_argument("--epsilon", type=float, default=0.05, help="for `standard`")
+    parser.add_argument("--output", help="JSON file")
+    arguments = parser.parse_args()
+    data = datasets.load("mnist10k")
+    model = mnist_cnn(classifier_activation=None, seed=0)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.SGD(0.05), loss=loss)
+    model.fit(*data.train, batch_size=100, epochs=2, verbose=0)
+    test = data.test
+    rows = benchmark_pgd(model, test.images[: arguments.images], arguments.repeats)
+    if arguments.standard:
+        n = arguments.standard
+        rows += benchmark_standard(model, test.images[:n], test.labels[:n], arguments.epsilon)
+    save(rows, arguments.output)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,345 @@
+"""What attacks of many steps share: examples take turns in the slots of one compiled batch.
+
+An example that is fooled, or has made all its steps, leaves its slot to the next one in the
+queue, and when the queue is empty the batch shrinks: model passes are spent on examples still
+standing only. All state is per example, so that batch-mates never matter, and the memory is
+that of one batch.
+"""
+
+import abc
+import collections
+
+import numpy as np
+from keras import ops
+
+from hr_keras.attacks import objectives, perturbation, random_numbers
+from hr_keras.attacks.attack import (
+    Attack,
+    Outcome,
+    check_count,
+    check_epsilon,
+    check_objective,
+    check_route,
+    compiled,
+    even_size,
+)
+from hr_keras.logits import logits_of
+
+# What compiled code does not depend on: arguments of it, or of the queue.
+_NOT_COMPILED = {"name", "epsilon", "seed", "n_restarts", "batch_size", "jit_compile"}
+
+
+class IterativeAttack(Attack):
+    """Base of the attacks of many steps.
+
+    An attack is `n_restarts` attempts of at most `n_iter` steps at each example. It ends
+    with the first image that fools the model, which is returned; where none does, the image
+    of the highest objective is. Before it one forward pass finds the examples that are
+    fooled already: they are returned as they are. At ε = 0 no pass is made.
+
+    Args:
+        epsilon: size of the perturbation, in the units of the images; at least 0.
+        objective: what to maximise: `"ce"`, `"hr"`, `"margin"`, `"dlr"`, a Keras loss, or a
+            callable `(labels, logits) -> (n,)`.
+        norm: what ε measures: `"linf"` or `"l2"`.
+        n_iter: steps in one attempt.
+        n_restarts: attempts, each with random numbers of its own.
+        seed: integer ≥ 0. The same seed gives an example the same random numbers whatever
+            the batch.
+        through: `"logits"` (exact) or `"probabilities"` (as published, through the clipped
+            float32 softmax).
+        bounds: `(lowest, highest)` pixel value.
+        targeted: whether labels are the classes to be reached (not with `"dlr"`).
+        batch_size: examples in one compiled step.
+        jit_compile: compile the steps with XLA, once for each number of examples left.
+        name: what it is called in logs and tables; by default as `pgd_margin_0.1`.
+    """
+
+    kind: str  # first part of the name
+    concludes = False  # whether the point after the last step is still to be looked at
+    stop_early = True
+
+    def __init__(
+        self,
+        epsilon,
+        objective="ce",
+        norm="linf",
+        n_iter=20,
+        n_restarts=1,
+        seed=0,
+        through="logits",
+        bounds=(0.0, 1.0),
+        targeted=False,
+        batch_size=256,
+        jit_compile=False,
+        name=None,
+    ):
+        self.epsilon = check_epsilon(epsilon)
+        self.objective = check_objective(objective, targeted)
+        self.ball = perturbation.get(norm)
+        self.n_iter = check_count("n_iter", n_iter)
+        self.n_restarts = check_count("n_restarts", n_restarts)
+        self.seed = check_count("seed", seed, lowest=0)
+        self.through = check_route(through)
+        super().__init__(name or self._default_name(), bounds, targeted, batch_size, jit_compile)
+
+    def _default_name(self):
+        norm = () if self.ball.name == "linf" else (self.ball.name,)
+        return "_".join((self.kind, self.objective.name, *norm, f"{self.epsilon:g}"))
+
+    @abc.abstractmethod
+    def _start(self, state, epsilon):
+        """State of the attack before the first step, a dict of tensors with examples first.
+
+        Args:
+            state: `image`, `label`, `target` (class number or 0), `restart`, `keys` of
+                random numbers.
+            epsilon: scalar of the dtype of the images.
+
+        Returns:
+            A dict: `point`, the image to look at first, and what else a step needs.
+        """
+
+    @abc.abstractmethod
+    def _step(self, model, state, epsilon):
+        """What one step changes, a dict: a look at `point` (see `_judged`), and the next point.
+
+        Args:
+            model: a Keras classifier.
+            state: as after `_start`, and `steps` made, `fooled`, and the image `best` of
+                the highest `score` up to now.
+            epsilon: scalar of the dtype of the images.
+        """
+
+    def _targets(self, task):
+        """Classes `(n, targets)` to attempt one after the other; 0 where there is no such thing."""
+        return np.zeros((len(task.images), 1), "int32")
+
+    def _perturb(self, task):
+        if self.epsilon == 0:
+            return Outcome(task.images, None)
+        fooled = np.zeros(len(task.images), bool)
+        if self.stop_early:
+            task = task.predict()
+            fooled = self.is_fooled(task.logits, task.labels)
+        images = task.images.copy()
+        rows = np.flatnonzero(~fooled)
+        if len(rows):
+            images[rows], fooled[rows] = self._run(task.select(rows))
+        return Outcome(images, fooled if self.stop_early else None)
+
+    def _run(self, task):
+        """Best images and whether they fool, of the examples of a task, all still standing."""
+        targets = self._targets(task)
+        n_attempts = targets.shape[1] * self.n_restarts
+        images, fooled = task.images.copy(), np.zeros(len(task.images), bool)
+        scores = np.full(len(images), -np.inf)
+        queue = collections.deque((row, 0) for row in range(len(images)))
+        slots = _Slots(self, task, targets)
+        while queue or slots.turns:
+            slots.fill(queue)
+            for (row, attempt), image, score, fools in slots.advance(bool(queue)):
+                if fools or score > scores[row]:
+                    images[row], scores[row], fooled[row] = image, score, fools
+                if not fools and attempt + 1 < n_attempts:
+                    queue.append((row, attempt + 1))
+        return images, fooled
+
+    def _glance(self, model, state):
+        """Logits and score at `point`: a forward pass."""
+
+        def passes(point, *labels):
+            logits = logits_of(model, point)
+            return logits, self._score(labels, logits)
+
+        return _apart(passes)(state["point"], *self._labels(state))
+
+    def _look(self, model, state):
+        """Logits, score and gradient of the objective at `point`: forward and backward."""
+        import tensorflow as tf
+
+        def passes(point, *labels):
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch(point)
+                logits = logits_of(model, point)
+                value = self._value(self.objective.through, labels, logits)
+            gradient = tape.gradient(value, point, unconnected_gradients="zero")
+            return logits, self._score(labels, logits), gradient
+
+        return _apart(passes)(state["point"], *self._labels(state))
+
+    def _labels(self, state):
+        if isinstance(self.objective, objectives.TargetedObjective):
+            return state["label"], state["target"]
+        return (state["label"],)
+
+    def _value(self, function, labels, logits):
+        value = function(self.through, *labels, logits)
+        return -value if self.targeted else value
+
+    def _score(self, labels, logits):
+        return ops.cast(self._value(self.objective.score, labels, logits), "float64")
+
+    def _judged(self, state, logits, score, active):
+        """`best`, `score` and `fooled` after a look at `point`, where `active`."""
+        if self.stop_early:
+            fools = active & self.is_fooled(logits, state["label"])
+        else:
+            fools = ops.zeros_like(active)
+        better = fools | (active & (score > state["score"]))
+        return {
+            "best": select(better, state["point"], state["best"]),
+            "score": ops.where(better, score, state["score"]),
+            "fooled": state["fooled"] | fools,
+        }
+
+    def _running(self, state):
+        return ~state["fooled"] & (state["steps"] < self.n_iter)
+
+    def _compiled(self, model, part, build):
+        hyperparameters = {k: v for k, v in vars(self).items() if k not in _NOT_COMPILED}
+        key = (type(self), part, *sorted(hyperparameters.items(), key=lambda item: item[0]))
+        return compiled(model, key, build, self.jit_compile)
+
+    def _build_start(self, _):
+        def start(state, epsilon):
+            image = state["image"]
+            none = ops.zeros_like(state["target"])
+            state = {
+                **state,
+                "best": image,
+                "score": ops.cast(none, "float64") - np.inf,
+                "steps": none,
+                "fooled": none > 0,
+            }
+            return {**state, **self._start(state, ops.cast(epsilon, image.dtype))}
+
+        return start
+
+    def _build_advance(self, model):
+        import tensorflow as tf
+
+        def advance(state, epsilon, keep):
+            epsilon = tf.cast(epsilon, state["image"].dtype)
+
+            def more(state):
+                return tf.math.count_nonzero(self._running(state), dtype=tf.int32) > keep
+
+            def step(state):
+                running = self._running(state)
+                changes = self._step(model(), state, epsilon)
+                # A slot that has finished waits for the others at its last point.
+                changes["point"] = select(running, changes["point"], state["point"])
+                steps = state["steps"] + tf.cast(running, tf.int32)
+                return ({**state, **changes, "steps": steps},)
+
+            return tf.while_loop(more, step, (state,))[0]
+
+        return advance
+
+    def _build_conclude(self, model):
+        def conclude(state):
+            logits, score = self._glance(model(), state)
+            return {**state, **self._judged(state, logits, score, ~state["fooled"])}
+
+        return conclude
+
+
+def _apart(function):
+    """The function as one of its own in compiled code.
+
+    TensorFlow optimises it by itself: the same model passes written into the body of a loop
+    took 1.6 times as long.
+    """
+    import tensorflow as tf
+
+    return tf.function(function, autograph=False, experimental_attributes={"_noinline": True})
+
+
+def select(chosen, first, second):
+    """`first` where `chosen` `(n,)`, else `second`, both `(n, ...)`."""
+    return ops.where(ops.reshape(chosen, (-1,) + (1,) * (len(first.shape) - 1)), first, second)
+
+
+def likeliest_others(task, count):
+    """The classes of the highest logits but the label's, `(n, count)`, at most classes − 1."""
+    logits = np.array(task.logits)
+    labels = task.labels if task.labels.ndim == 1 else task.labels.argmax(axis=-1)
+    logits[np.arange(len(logits)), labels] = -np.inf
+    order = np.argsort(-logits, axis=-1, kind="stable")
+    return order[:, : min(count, logits.shape[1] - 1)].astype("int32")
+
+
+class _Slots:
+    """The batch: state of the examples whose turn it is, tensors with a slot on axis 0."""
+
+    def __init__(self, attack, task, targets):
+        self.attack, self.task, self.targets = attack, task, targets
+        self.size = even_size(len(task.images), task.batch_size)
+        self.turns = []  # (row, attempt) of each slot
+        self.state = None
+
+    def fill(self, queue):
+        """Put the next turns of the queue into the free slots."""
+        turns = [queue.popleft() for _ in range(min(len(queue), self.size - len(self.turns)))]
+        if turns:
+            state = self._call("start", self._new(turns), self.attack.epsilon)
+            self.state = state if not self.turns else _joined(self.state, state)
+            self.turns += turns
+
+    def advance(self, queued):
+        """Steps, until slots are free or the batch can shrink; yields what has finished.
+
+        Yields:
+            `(turn, image, score, fooled)`.
+        """
+        n = len(self.turns)
+        # Every look at the queue costs a few milliseconds, every idle slot its share of a pass.
+        keep = n - 1 - n // 8 if queued else (3 * n) // 4
+        self.state = self._call("advance", self.state, self.attack.epsilon, np.int32(keep))
+        running = self.attack._running(self.state).numpy()
+        finished = self._taken(~running)
+        turns = [turn for turn, still in zip(self.turns, running, strict=True) if not still]
+        self.state = self._taken(running)
+        self.turns = [turn for turn, still in zip(self.turns, running, strict=True) if still]
+        if self.attack.concludes and not finished["fooled"].numpy().all():
+            finished = self._call("conclude", finished)
+        parts = (finished[key].numpy() for key in ("best", "score", "fooled"))
+        return zip(turns, *parts, strict=True)
+
+    def _new(self, turns):
+        rows, attempts = np.array(turns).T
+        attack, task = self.attack, self.task
+        return {
+            "image": task.images[rows],
+            "label": task.labels[rows],
+            "target": self.targets[rows, attempts // attack.n_restarts],
+            "restart": (attempts % attack.n_restarts).astype("int32"),
+            "keys": random_numbers.keys(attack.seed, task.indices[rows], attempts),
+        }
+
+    def _call(self, part, state, *arguments):
+        """One of the attack's compiled functions, traced once for any number of slots."""
+        import tensorflow as tf
+
+        state = {key: tf.convert_to_tensor(value) for key, value in state.items()}
+        arguments = [tf.convert_to_tensor(argument) for argument in arguments]
+        function = self.attack._compiled(
+            self.task.model, part, getattr(self.attack, f"_build_{part}")
+        ).get_concrete_function(
+            {key: tf.TensorSpec((None, *v.shape[1:]), v.dtype) for key, v in state.items()},
+            *(tf.TensorSpec(argument.shape, argument.dtype) for argument in arguments),
+        )
+        return function(state, *arguments)
+
+    def _taken(self, slots):
+        import tensorflow as tf
+
+        (rows,) = np.nonzero(slots)
+        return {key: tf.gather(value, rows) for key, value in self.state.items()}
+
+
+def _joined(first, second):
+    import tensorflow as tf
+
+    return {key: tf.concat([first[key], second[key]], axis=0) for key in first}

@@ -1,0 +1,217 @@
+"""Square: random search over square windows, by scores alone."""
+
+import math
+
+import numpy as np
+from keras import ops
+
+from hr_keras.attacks import random_numbers
+from hr_keras.attacks.attack import check_count
+from hr_keras.attacks.iterative import IterativeAttack
+from hr_keras.attacks.perturbation import into, per_example
+
+# Windows halve in area after these queries, of 10,000.
+_HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
+
+
+class Square(IterativeAttack):
+    """Random search: a square window of random place and sign, kept where it is an improvement.
+
+    L∞: from vertical stripes of ±ε on; a window is set to ±ε in each channel. L2: from a grid
+    of small hills and dales on; the mass of one window, and what is left of ε, is moved to
+    another. Needs no gradient, so that no masked gradient can stop it.
+
+    The share p of the pixels in a window starts at `p_init` and is halved after 10, 50, 200,
+    500, 1000, 2000, 4000, 6000 and 8000 of 10,000 queries, rescaled to `n_queries`.
+
+    Costs `n_queries` forward passes a restart, of the examples still standing, and one of all.
+
+    Args:
+        epsilon: size of the perturbation, in the units of the images; at least 0.
+        objective: the score: `"margin"`, as published, or any of `IterativeAttack`.
+        n_queries: images that the model is shown for each example.
+        p_init: share of the pixels in the first window, in (0, 1].
+        **kwargs: `norm`, `n_restarts`, `seed`, `through`, `bounds`, `targeted`, `batch_size`,
+            `jit_compile`, `name`: see `IterativeAttack`.
+
+    Images are `(n, height, width, channels)`, or `(n, height, width)`; vectors `(n, d)` count
+    as d × 1 pixels.
+
+    Raises:
+        ValueError: for an argument that is not as described.
+
+    Source: Andriushchenko et al. 2020, "Square Attack: a query-efficient black-box
+        adversarial attack via random search".
+
+    Example:
+        >>> adversarial = Square(0.1, n_queries=5000)(model, images, labels)
+    """
+
+    kind = "square"
+
+    def __init__(self, epsilon, objective="margin", n_queries=5000, p_init=0.8, **kwargs):
+        super().__init__(epsilon, objective, n_iter=check_count("n_queries", n_queries), **kwargs)
+        if not 0 < p_init <= 1:
+            raise ValueError(f"`p_init` must be in (0, 1]. Received: {p_init!r}")
+        self.p_init = float(p_init)
+        self._l2 = self.ball.name == "l2"
+
+    def _start(self, state, epsilon):
+        pictures = _pictures(state["image"])
+        changed = self._grid if self._l2 else self._stripes
+        return {"point": _shaped(changed(pictures, state, epsilon), state["image"])}
+
+    def _step(self, model, state, epsilon):
+        judged = self._judged(state, *self._glance(model, state), self._running(state))
+        pictures, best = _pictures(state["image"]), _pictures(judged["best"])
+        side = self._side(state["steps"], pictures)
+        propose = self._move_mass if self._l2 else self._set_window
+        point = propose(pictures, best, side, state, epsilon)
+        return {**judged, "point": _shaped(point, state["image"])}
+
+    def _side(self, steps, pictures):
+        """Side of each example's window `(n,)`, int32."""
+        return ops.take(self._sides(*pictures.shape[1:3]), steps)
+
+    def _sides(self, height, width):
+        """Side of the window after each number of queries, 0 … n_queries."""
+        found = []
+        for query in range(self.n_iter + 1):
+            halvings = sum(int(query / self.n_iter * 10_000) > after for after in _HALVINGS)
+            side = round(math.sqrt(self.p_init / 2**halvings * height * width))
+            if self._l2:  # odd, so that a hill has a top
+                side = max(side, 3) + (max(side, 3) % 2 == 0)
+            found.append(min(max(side, 1), height, width))
+        return found
+
+    def _stripes(self, pictures, state, epsilon):
+        _, _, width, channels = pictures.shape
+        sign = _signs(random_numbers.uniform(state["keys"], -1, (1, width, channels)))
+        return ops.clip(pictures + epsilon * ops.cast(sign, pictures.dtype), *self.bounds)
+
+    def _set_window(self, pictures, best, side, state, epsilon):
+        channels = pictures.shape[-1]
+        numbers = random_numbers.uniform(state["keys"], state["steps"], (2 + channels,))
+        inside, _ = _window(numbers[:, :2], side, pictures)
+        sign = ops.cast(_signs(numbers[:, None, None, 2:]), pictures.dtype)
+        return ops.where(inside, ops.clip(pictures + epsilon * sign, *self.bounds), best)
+
+    def _grid(self, pictures, state, epsilon):
+        _, height, width, channels = pictures.shape
+        hills, tiles, count = _tiled(height, width)
+        numbers = random_numbers.uniform(state["keys"], -1, (count, 1 + channels))
+        turned = ops.take(numbers[:, :, 0], tiles, axis=1) > 0.5
+        hills = ops.where(turned, hills[1], hills[0])[..., None]
+        mass = hills * _signs(ops.take(numbers[:, :, 1:], tiles, axis=1))
+        return self._normalised(pictures, ops.cast(mass, pictures.dtype), epsilon)
+
+    def _move_mass(self, pictures, best, side, state, epsilon):
+        channels, dtype = pictures.shape[-1], pictures.dtype
+        numbers = random_numbers.uniform(state["keys"], state["steps"], (5 + channels,))
+        there, corner = _window(numbers[:, :2], side, pictures)
+        here, _ = _window(numbers[:, 2:4], side, pictures)
+        old = best - pictures
+        hill = self._hill(pictures, side, corner, numbers[:, 4] > 0.5)
+        hill = ops.cast(hill[..., None] * _signs(numbers[:, None, None, 5:]), dtype)
+        inside = ops.where(there, old, 0.0)
+        new = ops.where(there, hill + inside / (1e-12 + _size(inside)), 0.0)
+        # what the two windows had, and what was left of ε, goes into the first
+        left = ops.maximum(epsilon**2 - per_example(self.ball.norm(old) ** 2, old), 0.0)
+        mass = ops.sqrt(left / channels + _size(ops.where(there | here, old, 0.0)) ** 2)
+        new = new / (1e-12 + _size(new)) * mass
+        new = ops.where(there, new, ops.where(here, 0.0, old))
+        return self._normalised(pictures, new, epsilon)
+
+    def _normalised(self, pictures, perturbation, epsilon):
+        """The perturbation at size ε, on the pictures; clipped."""
+        point = pictures + epsilon * self.ball.direction(perturbation)
+        return into(self.ball, point, pictures, epsilon, self.bounds)
+
+    def _hill(self, pictures, side, corner, turned):
+        """A hill and a dale in each example's window, `(n, height, width)`; nonsense outside."""
+        import tensorflow as tf
+
+        _, height, width, _ = pictures.shape
+        sides = sorted(set(self._sides(height, width)))
+        table = np.zeros((max(sides) + 1, 2, max(sides), max(sides)), "float32")
+        for size in sides:
+            table[size, 0, :size, :size] = _hill_and_dale(size)
+            table[size, 1, :size, :size] = _hill_and_dale(size).T
+        row = tf.clip_by_value(tf.range(height) - corner[0][:, None], 0, max(sides) - 1)
+        column = tf.clip_by_value(tf.range(width) - corner[1][:, None], 0, max(sides) - 1)
+        shape = (tf.shape(side)[0], height, width)
+        which = side * 2 + tf.cast(turned, tf.int32)
+        index = [
+            tf.broadcast_to(part, shape)
+            for part in (which[:, None, None], row[:, :, None], column[:, None, :])
+        ]
+        flat = tf.constant(table.reshape(-1, *table.shape[2:]))
+        return tf.gather_nd(flat, tf.stack(index, axis=-1))
+
+
+def _pictures(images):
+    """`(n, height, width, channels)` of images of any rank."""
+    shape = tuple(images.shape[1:])
+    shape = (*shape, 1, 1) if len(shape) == 1 else (*shape, 1) if len(shape) == 2 else shape
+    if len(shape) != 3:
+        raise ValueError(
+            "Square needs images of shape (n, height, width, channels), (n, height, width) or "
+            f"(n, d). Received: {tuple(images.shape)}"
+        )
+    return ops.reshape(images, (-1, *shape))
+
+
+def _shaped(pictures, images):
+    return ops.reshape(pictures, (-1, *images.shape[1:]))
+
+
+def _signs(numbers):
+    return ops.where(numbers < 0.5, -1.0, 1.0)
+
+
+def _size(perturbation):
+    """√Σδ² of each channel, `(n, 1, 1, channels)`."""
+    return ops.sqrt(ops.sum(perturbation**2, axis=(1, 2), keepdims=True))
+
+
+def _window(numbers, side, pictures):
+    """A square at a random place: bool `(n, height, width, 1)`, and its corner, 2 × `(n,)`."""
+    corner, inside = [], []
+    for axis, length in enumerate(pictures.shape[1:3]):
+        places = ops.cast(length - side + 1, "float32")
+        first = ops.cast(ops.floor(numbers[:, axis] * places), "int32")
+        pixel = ops.arange(length, dtype="int32") - first[:, None]
+        corner.append(first)
+        inside.append((pixel >= 0) & (pixel < side[:, None]))
+    return (inside[0][:, :, None] & inside[1][:, None, :])[..., None], corner
+
+
+def _tiled(height, width):
+    """The first L2 perturbation: hills lying and standing, number of each pixel's tile, tiles."""
+    side = max(min(height, width) // 5, 1)
+    rows, columns = height // side, width // side
+    first = (height - rows * side) // 2, (width - columns * side) // 2
+    hills = np.zeros((2, height, width), "float32")
+    tiles = np.zeros((height, width), "int32")
+    for row, column in np.ndindex(rows, columns):
+        top, left = first[0] + row * side, first[1] + column * side
+        place = slice(top, top + side), slice(left, left + side)
+        hills[(0, *place)], hills[(1, *place)] = _hill_and_dale(side), _hill_and_dale(side).T
+        tiles[place] = row * columns + column
+    return hills, tiles, rows * columns
+
+
+def _hill_and_dale(side):
+    """A hill above a dale `(side, side)`, of L2 size 1."""
+    upper = _pyramid(side // 2, side)
+    both = np.concatenate([upper, -_pyramid(side - side // 2, side)])
+    return both / np.sqrt((both**2).sum())
+
+
+def _pyramid(height, width):
+    """Rectangles around the middle, the k-th of height 1 / k², of L2 size 1 together."""
+    found = np.zeros((height, width))
+    top, left = height // 2, width // 2
+    for k in range(1 + max(top, left)):
+        found[max(top - k, 0) : top + k + 1, max(left - k, 0) : left + k + 1] += 1 / (k + 1) ** 2
+    return found / np.sqrt((found**2).sum()) if found.size else found

@@ -1,0 +1,140 @@
+"""Realizations in processes of their own, several at once.
+
+A small model can't keep many cores busy: on two cores, two processes of one thread each train
+two models faster than one process of two threads trains one after the other.
+"""
+
+import contextlib
+import multiprocessing
+import os
+import pickle
+import traceback
+from multiprocessing import connection
+
+from hr_keras import startup
+
+
+def processors():
+    """How many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def check(jobs):
+    """The number itself; a ValueError unless it is from 1 to the number of cores."""
+    if not 1 <= jobs <= processors():
+        raise ValueError(
+            f"`jobs` must be from 1 to the {processors()} cores of this machine. Received: {jobs}"
+        )
+    return jobs
+
+
+def run(function, tasks, jobs, on_report=None):
+    """`[function(*task, report) for task in tasks]`, by `jobs` processes.
+
+    Each process has its share of the cores as TensorFlow threads. The number of threads
+    changes the last bits of what is trained.
+
+    Args:
+        function: importable by name. Its last argument, `report(value)`, passes a value on to
+            `on_report`.
+        tasks: tuples of arguments that can be pickled.
+        jobs: number of processes.
+        on_report: called as `on_report(k, value)` in this process, k the index of the task.
+
+    Returns:
+        What the function returned, in the order of the tasks.
+
+    Raises:
+        RuntimeError: if a process ended before its task did, such as for lack of memory.
+        Exception: what the function raised. The other processes are stopped.
+
+    Example:
+        >>> tasks = [(protocol, loss, 0, folder, None) for loss in ("ce", "hr")]
+        >>> jobs.run(realization.run, tasks, jobs=2)
+    """
+    results = [None] * len(tasks)
+    waiting = iter(enumerate(tasks))
+    with _workers(function, min(jobs, len(tasks))) as workers:
+        busy = {}
+
+        def give(worker):
+            for k, task in waiting:
+                busy[worker] = k
+                worker.send(task)
+                return
+
+        for worker in workers:
+            give(worker)
+        while busy:
+            for worker in connection.wait(list(busy)):
+                kind, value = _message(worker, tasks[busy[worker]])
+                if kind == "failed":
+                    raise value
+                if kind == "report" and on_report is not None:
+                    on_report(busy[worker], value)
+                if kind == "done":
+                    results[busy.pop(worker)] = value
+                    give(worker)
+    return results
+
+
+def _message(worker, task):
+    try:
+        return worker.recv()
+    except EOFError:
+        raise RuntimeError(
+            f"a process ended before its task {task} did: was there not enough memory? "
+            "What is done is kept; the same command goes on from there."
+        ) from None
+
+
+@contextlib.contextmanager
+def _workers(function, count):
+    """Connections to `count` processes, which end with this block whatever they are doing."""
+    spawn = multiprocessing.get_context("spawn")  # TensorFlow's threads don't survive a fork
+    processes, connections = [], []
+    try:
+        for _ in range(count):
+            here, there = spawn.Pipe()
+            process = spawn.Process(
+                target=_work, args=(there, function, max(1, processors() // count)), daemon=True
+            )
+            process.start()
+            there.close()  # so that the end of the process ends the connection
+            processes.append(process)
+            connections.append(here)
+        yield connections
+    finally:
+        for process in processes:
+            process.kill()  # files are written whole or not at all
+        for process in processes:
+            process.join()
+
+
+def _work(parent, function, threads):
+    """Do tasks until there is no parent any more."""
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent decides
+    startup.import_tensorflow(threads)
+    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        while True:
+            task = parent.recv()
+            try:
+                result = function(*task, lambda value: parent.send(("report", value)))
+            except (BrokenPipeError, ConnectionResetError):
+                raise
+            except Exception as error:
+                _send_error(parent, error)
+            else:
+                parent.send(("done", result))
+
+
+def _send_error(parent, error):
+    error.add_note(traceback.format_exc())
+    try:
+        parent.send(("failed", error))
+    except (TypeError, AttributeError, pickle.PicklingError):  # some errors can't be sent
+        parent.send(("failed", RuntimeError("".join(traceback.format_exception(error)))))

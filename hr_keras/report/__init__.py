@@ -1,0 +1,24 @@
+"""Text from saved results: Markdown, CSV and JSON. No model is ever needed here."""
+
+from hr_keras.report.experiments import (
+    alpha_markdown,
+    bounds_markdown,
+    confusion_markdown,
+    convergence_markdown,
+)
+from hr_keras.report.table import claims_csv, table_csv, table_json, table_markdown
+from hr_keras.report.text import plain_text, rows_csv, to_json
+
+__all__ = [
+    "alpha_markdown",
+    "bounds_markdown",
+    "claims_csv",
+    "confusion_markdown",
+    "convergence_markdown",
+    "plain_text",
+    "rows_csv",
+    "table_csv",
+    "table_json",
+    "table_markdown",
+    "to_json",
+]

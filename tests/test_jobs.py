@@ -1,0 +1,90 @@
+import os
+import signal
+import threading
+import time
+
+import pytest
+
+from hr_keras.experiments import jobs
+
+TWO = pytest.mark.skipif(jobs.processors() < 2, reason="needs two cores")
+
+
+def square(number, report):
+    report(number)
+    import tensorflow as tf
+
+    threads = tf.config.threading.get_intra_op_parallelism_threads()
+    return number**2, os.getpid(), threads
+
+
+def meet(folder, name, report):
+    """Returns only if the other one runs at the same time."""
+    (folder / name).touch()
+    while len(list(folder.iterdir())) < 2:
+        time.sleep(0.01)
+    return name
+
+
+def fail(how, report):
+    if how == "raise":
+        raise ValueError("the 7th is wrong")
+    if how == "unsendable":
+        error = KeyError("odd")
+        error.lock = threading.Lock()
+        raise error
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def sleep(folder, report):
+    (folder / str(os.getpid())).touch()
+    time.sleep(600)
+
+
+def test_results_come_in_the_order_of_the_tasks_from_other_processes():
+    reports = []
+    results = jobs.run(square, [(3,), (1,), (2,)], 1, lambda *call: reports.append(call))
+    assert [value for value, _, _ in results] == [9, 1, 4]
+    assert len({pid for _, pid, _ in results} | {os.getpid()}) == 2
+    assert reports == [(0, 3), (1, 1), (2, 2)]
+    assert {threads for _, _, threads in results} == {jobs.processors()}
+
+
+@TWO
+def test_tasks_run_at_the_same_time_with_a_share_of_the_cores_each(tmp_path):
+    assert jobs.run(meet, [(tmp_path, "a"), (tmp_path, "b")], 2) == ["a", "b"]
+    results = jobs.run(square, [(3,), (1,)], 2)
+    assert {threads for _, _, threads in results} == {jobs.processors() // 2}
+
+
+@pytest.mark.parametrize(
+    ("how", "kind", "said"),
+    [
+        ("raise", ValueError, "the 7th is wrong"),
+        ("unsendable", RuntimeError, "KeyError: 'odd'"),
+        ("die", RuntimeError, r"before its task \('die',\) did"),
+    ],
+)
+def test_what_goes_wrong_in_a_process_is_raised_here(how, kind, said):
+    with pytest.raises(kind, match=said):
+        jobs.run(fail, [(how,)], 1)
+
+
+def test_no_process_outlives_an_interrupt(tmp_path):
+    def interrupt():
+        while not list(tmp_path.iterdir()):
+            time.sleep(0.01)
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+    threading.Thread(target=interrupt).start()
+    with pytest.raises(KeyboardInterrupt):
+        jobs.run(sleep, [(tmp_path,)], 1)
+    (started,) = tmp_path.iterdir()
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(started.name), 0)
+
+
+@pytest.mark.parametrize("number", [0, -1, 10**6])
+def test_more_jobs_than_cores_are_refused(number):
+    with pytest.raises(ValueError, match=f"{jobs.processors()} cores.*{number}"):
+        jobs.check(number)
