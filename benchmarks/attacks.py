@@ -41,13 +41,14 @@ def fgsm(name, n, repeats, clock):
 
 
 def same_pixels(title, contestants):
-    """Rows: the share of pixels that are equal to ours."""
+    """Rows: how many pixels are the same as ours."""
     ours, rows = contestants["hr_keras"](), []
     for name, contestant in contestants.items():
         # One rounding apart is equal: x + ε and x − (−ε) need not be the same float.
-        equal = np.isclose(contestant(), ours, rtol=0, atol=1e-6).mean()
-        rows.append({"title": f"{title}: same images", "name": name, "equal pixels": float(equal)})
-        print(f"{title}: {name} {equal:.6%} of the pixels equal")
+        differ = int((~np.isclose(contestant(), ours, rtol=0, atol=1e-6)).sum())
+        row = {"name": name, "pixels": ours.size, "differ": differ}
+        rows.append({"title": f"{title}: same images", **row})
+        print(f"{title}: {name} differs in {differ} of {ours.size} pixels")
     return rows
 
 
