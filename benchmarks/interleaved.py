@@ -1,5 +1,6 @@
 """Time contestants in turn (A B A B …), so that a drifting machine slows all of them alike."""
 
+import argparse
 import json
 import os
 import pathlib
@@ -10,6 +11,8 @@ import time
 import keras
 import numpy as np
 import tensorflow as tf
+
+CLOCKS = {"wall": time.perf_counter, "processor": time.process_time}
 
 
 def compare(contestants, repeats, clock=time.perf_counter):
@@ -25,22 +28,26 @@ def compare(contestants, repeats, clock=time.perf_counter):
     return seconds
 
 
-def report(title, seconds):
-    """Print median, minimum and maximum, and the ratio to the first contestant pair by pair."""
+def report(title, seconds, notes=None):
+    """Print median, minimum and maximum, and the ratio to the first contestant pair by pair.
+
+    Returns rows for `save`; `notes` are what to say of a contestant beside its name.
+    """
     first = next(iter(seconds))
     print(f"\n{title}")
     print(f"{'':32}{'median':>9}{'min':>9}{'max':>9}   ratio to {first} (median, min–max)")
     rows = []
     for name, values in seconds.items():
-        ratios = [a / b for a, b in zip(values, seconds[first], strict=True)]
+        to_first = ratios(seconds, name, first)
         row = {
             "title": title,
             "name": name,
             "seconds": values,
             "median": statistics.median(values),
-            "ratio": statistics.median(ratios),
-            "ratio_min": min(ratios),
-            "ratio_max": max(ratios),
+            "ratio": statistics.median(to_first),
+            "ratio_min": min(to_first),
+            "ratio_max": max(to_first),
+            "note": (notes or {}).get(name, ""),
         }
         rows.append(row)
         print(
@@ -50,16 +57,58 @@ def report(title, seconds):
     return rows
 
 
-def save(rows, path):
+def arguments(description, repeats):
+    """Arguments that all scripts take, as an `argparse` parser."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--repeats", type=int, default=repeats)
+    parser.add_argument("--clock", choices=CLOCKS, default="wall", help="what a second is")
+    parser.add_argument("--output", help="JSON file")
+    return parser
+
+
+def ratios(seconds, name, to):
+    """Seconds of one contestant by those of another, pair by pair."""
+    return [a / b for a, b in zip(seconds[name], seconds[to], strict=True)]
+
+
+def limit(title, what, measured, at_most=None, at_least=None):
+    """Print and return a row: the median of what was measured, and whether it holds the limit."""
+    values = measured if isinstance(measured, list) else [measured]
+    middle = statistics.median(values)
+    held = middle <= at_most if at_least is None else middle >= at_least
+    wanted = f"≤ {at_most:g}" if at_least is None else f"≥ {at_least:g}"
+    span = f" ({min(values):.3f}–{max(values):.3f})" if len(values) > 1 else ""
+    print(f"{'held  ' if held else 'MISSED'} {title}: {what} {middle:.3f}{span}, wanted {wanted}")
+    return {
+        "title": title,
+        "limit": what,
+        "measured": middle,
+        "min": min(values),
+        "max": max(values),
+        "wanted": wanted,
+        "held": held,
+    }
+
+
+def save(rows, path, clock="wall"):
     """Write the rows as JSON, with what they were made on; nothing where `path` is None."""
     if path is None:
         return
     machine = {
         "processors": os.cpu_count(),
         "machine": platform.machine(),
+        "cpu": _cpu(),
         "python": platform.python_version(),
         "numpy": np.__version__,
         "keras": keras.__version__,
         "tensorflow": tf.__version__,
+        "clock": clock,
     }
     pathlib.Path(path).write_text(json.dumps({"machine": machine, "rows": rows}, indent=1) + "\n")
+
+
+def _cpu():
+    """What Linux calls the processor; empty elsewhere."""
+    path = pathlib.Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.exists() else []
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "")

@@ -1,0 +1,71 @@
+"""The paper's sweep {ce, hr} × {0, 0.1, 0.25}: against its passes, and against other libraries.
+
+The passes are 1 forward + 2 backward + 4 forward, each timed bare in the same run. That no more
+are made is counted in `tests/test_evaluation.py`; this script times them.
+"""
+
+import peers
+from interleaved import CLOCKS, arguments, compare, limit, ratios, report, save
+from subjects import subject
+
+from hr_keras import evaluation
+
+BATCH = 250  # divides the numbers of images: no contestant pads or compiles a second time
+AT_MOST, AT_LEAST = 1.15, 2.5
+
+
+def same_cells(running, model, images, labels):
+    """Rows: the accuracy of each cell, by each contestant, on one part of the images."""
+    ours = evaluation.sweep(model, images, labels, batch_size=BATCH).accuracy
+    found = {"hr_keras": ours}
+    for name, peer in running.items():
+        found[name] = peers.six_cells(peer, images, labels, BATCH)
+    rows = []
+    for name, cells in found.items():
+        row = {"title": f"accuracy left, {model.name}", "name": name}
+        row |= {f"{objective} {epsilon:g}": right for (objective, epsilon), right in cells.items()}
+        print(", ".join(f"{key}: {value}" for key, value in row.items()))
+        rows.append(row)
+    return rows
+
+
+def measure(name, n, repeats, clock):
+    model, images, labels = subject(name, n)
+    running, rows = peers.start_all(
+        model, images, labels, (*peers.LIBRARIES, peers.CleverHansTutorial)
+    )
+    rows += same_cells(running, model, images[: 2 * BATCH], labels[: 2 * BATCH])
+    contestants = {
+        "hr_keras": lambda: evaluation.sweep(model, images, labels, batch_size=BATCH),
+        "1 forward": peers.passes(model, images, labels, BATCH),
+        "1 forward + 2 backward": peers.passes(model, images, labels, BATCH, ("ce", "hr")),
+    }
+    for peer_name, peer in running.items():
+        contestants[peer_name] = lambda peer=peer: peers.six_cells(peer, images, labels, BATCH)
+    seconds = compare(contestants, repeats, clock)
+    once = zip(seconds["1 forward + 2 backward"], seconds["1 forward"], strict=True)
+    seconds["pass budget"] = [backward + 4 * forward for backward, forward in once]
+    title = f"six cells, {name}, {n} images"
+    rows += report(title, seconds, {peer_name: running[peer_name].note for peer_name in running})
+    of_budget = ratios(seconds, "hr_keras", "pass budget")
+    rows.append(limit(title, "hr_keras / pass budget", of_budget, at_most=AT_MOST))
+    for once, way in ((True, "clean accuracy predicted once"), (False, "as a tutorial does")):
+        names = [peer_name for peer_name, peer in running.items() if peer.clean_once == once]
+        for fastest in sorted(names, key=lambda peer_name: sum(seconds[peer_name]))[:1]:
+            gain = ratios(seconds, fastest, "hr_keras")
+            rows.append(limit(f"{title}, {way}", f"{fastest} / hr_keras", gain, at_least=AT_LEAST))
+    return rows
+
+
+def main():
+    parser = arguments(__doc__, repeats=5)
+    parser.add_argument("--images", type=int, nargs=2, default=(10_000, 2_000), help="CNN, ResNet")
+    given = parser.parse_args()
+    rows = []
+    for name, n in zip(("CNN", "ResNet-8"), given.images, strict=True):
+        rows += measure(name, n, given.repeats, CLOCKS[given.clock])
+    save(rows, given.output, given.clock)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""Turns the JSON files of the other scripts into the Markdown tables of RESULTS.md.
+
+python results.py attacks.json evaluation.json … --output RESULTS.md
+"""
+
+import argparse
+import itertools
+import json
+import pathlib
+import statistics
+
+# What is shown of a row, by the kind of table that it belongs to; other keys become columns.
+_TIMED = ("name", "median", "min", "max", "ratio (min–max)", "note")
+_LIMIT = ("limit", "measured", "min", "max", "wanted", "held")
+
+
+def markdown(path):
+    """A section for one JSON file: what it ran on, its limits, its tables."""
+    content = json.loads(pathlib.Path(path).read_text())
+    ran_on = ", ".join(f"{key} {value}" for key, value in content["machine"].items() if value)
+    limits = [row for row in content["rows"] if "limit" in row]
+    tables = [row for row in content["rows"] if "limit" not in row]
+    parts = [f"## {pathlib.Path(path).stem}", ran_on]
+    if limits:
+        rows = [{"of": row["title"]} | {key: row[key] for key in _LIMIT} for row in limits]
+        parts += ["Limits (median, minimum and maximum of the repeats):", table(rows)]
+    for title, rows in itertools.groupby(tables, key=lambda row: row.get("title", "")):
+        parts += [f"### {title}"] if title else []
+        parts.append(table([_shown(row) for row in rows]))
+    return "\n\n".join(parts)
+
+
+def _shown(row):
+    if "ratio_min" not in row:  # not one of `report`
+        return {key: value for key, value in row.items() if key != "title"}
+    seconds = row["seconds"]
+    shown = {
+        "name": row["name"],
+        "median": statistics.median(seconds),
+        "min": min(seconds),
+        "max": max(seconds),
+        "ratio (min–max)": f"{row['ratio']:.3f} ({row['ratio_min']:.3f}–{row['ratio_max']:.3f})",
+        "note": row.get("note", ""),
+    }
+    return {key: shown[key] for key in _TIMED}
+
+
+def table(rows):
+    """Rows, dicts of the same keys or some of them, as a Markdown table."""
+    keys = list(dict.fromkeys(key for row in rows for key in row))
+    lines = [keys, ["---"] * len(keys)]
+    lines += [[_text(row.get(key, "")) for key in keys] for row in rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _text(value):
+    if isinstance(value, bool):
+        return "yes" if value else "**no**"
+    if isinstance(value, float):
+        return f"{value:.4g}" if abs(value) < 1000 else f"{value:.0f}"
+    return str(value).replace("|", "\\|")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("files", nargs="+", help="JSON files that the scripts wrote")
+    parser.add_argument("--output", default="RESULTS.md")
+    given = parser.parse_args()
+    head = (
+        "# Results\n\nMade by `results.py` from what the scripts measured, no number by hand. "
+        "Times are seconds; a ratio is to the first row, pair by pair, so that a drifting machine "
+        "slows both sides alike."
+    )
+    sections = [head, *(markdown(path) for path in given.files)]
+    pathlib.Path(given.output).write_text("\n\n".join(sections) + "\n")
+
+
+if __name__ == "__main__":
+    main()
