@@ -126,7 +126,9 @@ def test_a_poisoned_test_split_changes_nothing(tmp_path, monkeypatch):
         np.savez(path, x_train=train.images, y_train=train.labels, x_test=images, y_test=labels)
         texts[name] = run_search(tmp_path / name / "search", str(path))
         load = datasets.load
-        monkeypatch.setattr(datasets, "load", lambda *a, load=load: load(*a)._replace(test=None))
+        monkeypatch.setattr(
+            datasets, "load", lambda *a, load=load, **k: load(*a, **k)._replace(test=None)
+        )
     texts = {text.partition("\n")[2] for text in texts.values()}  # the first line has the path
     assert len(texts) == 1
 

@@ -85,11 +85,12 @@ def run(protocol, loss, index, folder, data_dir=None, on_epoch=None):
 def _load(protocol, seed, data_dir):
     """Training images as they are stored, uint8 if possible: they are the most of the data."""
     data = datasets.load(protocol.dataset, protocol.validation, seed, data_dir, dtype=None)
-    evaluated = {
-        name: datasets.Split(datasets.to_unit_interval(split.images), split.labels)
-        for name, split in (("validation", data.validation), ("test", data.test))
-    }
-    return data._replace(**evaluated)
+    test = _decoded(data.test) if protocol.evaluated_on == "test" else None  # out of reach
+    return data._replace(validation=_decoded(data.validation), test=test)
+
+
+def _decoded(split):
+    return datasets.Split(datasets.to_unit_interval(split.images), split.labels)
 
 
 def _read_result(path, protocol):
