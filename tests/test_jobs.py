@@ -60,6 +60,9 @@ def test_tasks_run_at_the_same_time_with_a_share_of_the_cores_each(tmp_path):
     assert jobs.run(meet, [(tmp_path, "a"), (tmp_path, "b")], 2) == ["a", "b"]
     results = jobs.run(square, [(3,), (1,)], 2)
     assert {threads for _, _, threads in results} == {jobs.processors() // 2}
+    ((_, _, threads),) = jobs.run(square, [(3,)], 2)
+    assert threads == jobs.processors() // 2  # the same for what an interrupted run has left
+    assert jobs.run(square, [], 2) == []
 
 
 @pytest.mark.parametrize(

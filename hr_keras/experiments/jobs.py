@@ -55,9 +55,12 @@ def run(function, tasks, jobs, on_report=None):
         >>> tasks = [(protocol, loss, 0, folder, None) for loss in ("ce", "hr")]
         >>> jobs.run(realization.run, tasks, jobs=2)
     """
+    if not tasks:
+        return []
     results = [None] * len(tasks)
     waiting = iter(enumerate(tasks))
-    with _workers(function, min(jobs, len(tasks))) as workers:
+    threads = max(1, processors() // jobs)  # however few tasks are left to an interrupted run
+    with _workers(function, min(jobs, len(tasks)), threads) as workers:
         busy = {}
 
         def give(worker):
@@ -92,18 +95,17 @@ def _message(worker, task):
 
 
 @contextlib.contextmanager
-def _workers(function, count):
+def _workers(function, count, threads):
     """Connections to `count` processes, which end with this block whatever they are doing."""
     spawn = multiprocessing.get_context("spawn")  # TensorFlow's threads don't survive a fork
     processes, connections = [], []
     try:
         for _ in range(count):
             here, there = spawn.Pipe()
-            process = spawn.Process(
-                target=_work, args=(there, function, max(1, processors() // count)), daemon=True
-            )
+            process = spawn.Process(target=_work, args=(there, threads), daemon=True)
             process.start()
             there.close()  # so that the end of the process ends the connection
+            here.send(function)
             processes.append(process)
             connections.append(here)
         yield connections
@@ -114,14 +116,15 @@ def _workers(function, count):
             process.join()
 
 
-def _work(parent, function, threads):
-    """Do tasks until there is no parent any more."""
+def _work(parent, threads):
+    """Do tasks of a function, the first thing that comes, until there is no parent any more."""
     import signal
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent decides
     threading.Thread(target=_end_with_parent, daemon=True).start()
     startup.import_tensorflow(threads)
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        function = parent.recv()  # only now, as it may import TensorFlow
         while True:
             task = parent.recv()
             try:

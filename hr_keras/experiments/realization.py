@@ -53,7 +53,7 @@ def run(protocol, loss, index, folder, data_dir=None, on_epoch=None):
     """
     if loss not in LOSSES:
         raise ValueError(f"`loss` must be one of {LOSSES}. Received: {loss!r}")
-    path = pathlib.Path(folder) / f"realization-{index}-{loss}.json"
+    path = result_path(folder, loss, index)
     strategy = distribution.get_strategy(protocol.strategy)  # before any other TensorFlow
     chief = distribution.is_chief(strategy)
     if distribution.from_chief(path.exists(), strategy):
@@ -80,6 +80,11 @@ def run(protocol, loss, index, folder, data_dir=None, on_epoch=None):
     write_atomically(path, measurements.result_json(result))
     checkpoint.delete()
     return result
+
+
+def result_path(folder, loss, index):
+    """The file of a result, which is there once the model is trained and attacked."""
+    return pathlib.Path(folder) / f"realization-{index}-{loss}.json"
 
 
 def _load(protocol, seed, data_dir):

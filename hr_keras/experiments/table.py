@@ -1,7 +1,6 @@
 """Table 1: training on CE and on HR, attacked with FGSM through the CE and the HR objective."""
 
 import dataclasses
-import functools
 import pathlib
 import statistics
 
@@ -156,14 +155,26 @@ def run(protocol, folder, data_dir=None, on_epoch=None, losses=LOSSES, jobs=1):
         for index in range(protocol.realizations)
         for loss in losses
     ]
-
-    def report(k, done):
-        if on_epoch is not None:
-            on_epoch(tasks[k][2], tasks[k][1], done)
-
+    reports = [_report(on_epoch, loss, index) for _, loss, index, *_ in tasks]
     if jobs > 1:
-        return processes.run(realization.run, tasks, jobs, report)
-    return [realization.run(*task, functools.partial(report, k)) for k, task in enumerate(tasks)]
+        new = [k for k, task in enumerate(tasks) if not _is_done(task)]
+        processes.run(
+            realization.run, [tasks[k] for k in new], jobs, lambda k, done: reports[new[k]](done)
+        )
+    return [realization.run(*task, report) for task, report in zip(tasks, reports, strict=True)]
+
+
+def _is_done(task):
+    _, loss, index, folder, _ = task
+    return realization.result_path(folder, loss, index).exists()
+
+
+def _report(on_epoch, loss, index):
+    def report(done):
+        if on_epoch is not None:
+            on_epoch(index, loss, done)
+
+    return report
 
 
 def default_jobs(protocol, losses=LOSSES):
