@@ -167,7 +167,13 @@ def test_interrupted_training_ends_with_the_same_bits(tmp_path, small_npz, signa
         sys.executable, "-c", "from hr_keras.cli import main; main()", "table", "--data", small_npz,
         "--epochs", "8", "--realizations", "1", "--output",
     ]  # fmt: skip
-    process = subprocess.Popen([*command, tmp_path / "stopped"], stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [*command, tmp_path / "stopped"],
+        stderr=subprocess.PIPE,
+        text=True,
+        # Where a shell has started the tests in the background, they ignore SIGINT.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     checkpoint = tmp_path / "stopped" / "realization-0-ce.checkpoint.npz"
     while not checkpoint.exists() and process.poll() is None:
         time.sleep(0.02)

@@ -78,6 +78,15 @@ def test_what_goes_wrong_in_a_process_is_raised_here(how, kind, said):
         jobs.run(fail, [(how,)], 1)
 
 
+@pytest.fixture
+def interruptible():
+    """Where a shell has started the tests in the background, they ignore SIGINT."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_no_process_outlives_an_interrupt(tmp_path):
     def interrupt():
         while not list(tmp_path.iterdir()):
