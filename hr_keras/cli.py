@@ -178,6 +178,58 @@ def alpha(
     _make(options, plan, functools.partial(outputs.alpha, epsilon=epsilon), search.LOSSES)
 
 
+@app.command()
+def audit(
+    model: Annotated[
+        Optional[pathlib.Path],
+        typer.Argument(help="A .keras file; none to draw again what the output folder holds."),
+    ] = None,
+    data: Annotated[
+        str,
+        typer.Option(
+            help="mnist10k (ships with this package), mnist, fashion_mnist, cifar10, "
+            "svhn_cropped, or the path of an .npz file."
+        ),
+    ] = "mnist10k",
+    epsilon: Annotated[float, typer.Option(help="Size of the perturbation, pixels in 0 … 1.")] = (
+        0.1
+    ),
+    norm: Annotated[str, typer.Option(help="What ε measures: linf or l2.")] = "linf",
+    examples: Annotated[int, typer.Option(help="How many test images.")] = 200,
+    attack: Annotated[
+        Optional[list[str]],
+        typer.Option(
+            help="noise, fgsm, mifgsm, pgd, apgd, fab, square, fast or standard; may be given "
+            "several times. By default noise, fgsm, pgd and fast."
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the attacks.")] = 0,
+    output: Annotated[
+        Optional[pathlib.Path],
+        typer.Option(help="Folder of the result; runs/audit_… by default."),
+    ] = None,
+    data_dir: Annotated[
+        Optional[pathlib.Path], typer.Option(help="Where tensorflow-datasets has its data.")
+    ] = None,
+):
+    """Audit a saved classifier: what attacks leave of it, and whether to believe that."""
+    startup.import_tensorflow()
+    from rich.console import Console
+    from rich.markdown import Markdown
+
+    from hr_keras import audit as audits
+    from hr_keras import outputs
+
+    arguments = {} if attack is None else {"attacks": tuple(attack)}
+    folder, result = audits.saved(
+        output, model, data, epsilon, norm, examples=examples, seed=seed, data_dir=data_dir,
+        **arguments,
+    )  # fmt: skip
+    console = Console()
+    console.print(Markdown(outputs.audit(folder, result)))
+    console.print(f"\nText, pictures and audit.json: {folder}", markup=False)
+
+
 def _publish(options, write):
     """`_make` for the runs of a table."""
     from hr_keras.experiments import runs

@@ -134,6 +134,26 @@ def alpha(plan, results, epsilon=0.1):
     return _rows(plan.folder, "alpha", text, found)
 
 
+def audit(folder, result):
+    """Write an audit as text and pictures.
+
+    Args:
+        folder: where `audit.json` is.
+        result: what it holds, see `audit.audit`.
+
+    Returns:
+        The text, Markdown.
+    """
+    protocol, name = result["protocol"], report.audit_name(result)
+    text = report.audit_markdown(result)
+    _write(folder, "audit", md=text)
+    _write(folder, "curve", **plots.security_curve(result, f"Security curve: {name}"))
+    if result["pictures"]:
+        title = f"Fooled at ε = {protocol['epsilon']:g}: {name}"
+        _write(folder, "pictures", **plots.adversarial_pictures(result, title))
+    return text
+
+
 def _rows(folder, stem, text, rows):
     """Write a text and the rows of a dataclass behind it; returns the text."""
     content = report.to_json(list(map(dataclasses.asdict, rows)))

@@ -19,8 +19,8 @@ class Finding(NamedTuple):
     Attributes:
         name: which check.
         measured: a number, or `None` where the check does not apply.
-        threshold: what `measured` may be at most (for `chance_not_reached` the accuracy,
-            for all others a share or a difference), or `None`.
+        threshold: what `measured` may be at most, or `None`. Two differ: an accuracy in
+            `collapsed` must be greater, a share in `no_gradient` smaller.
         verdict: `"ok"`, `"warning"`: the number needs a stronger attack beside it, `"fault"`:
             the number is not robustness, or `"not applicable"`.
         meaning: a sentence with the number.

@@ -205,7 +205,7 @@ def rough_loss(task, logits, radius, bounds, generator):
         noisy = _noisy(task, radius, bounds, generator)
         found = task.replace(images=noisy, logits=None).predict().logits
         changes.append(np.abs(np.asarray(objectives.margin(task.labels, found)) - margin))
-    measured = np.nan_to_num(np.mean(changes) / np.abs(margin).mean(), nan=np.inf, posinf=1e9)
+    measured = np.nan_to_num(np.mean(changes) / np.abs(margin).mean(), nan=1e9, posinf=1e9)
     meaning = (
         f"Noise of ±{radius:.2g} a pixel changes the margin by {percent(measured)} of its size"
         + (": gradients do not say where the loss goes." if measured > ROUGHNESS else ".")

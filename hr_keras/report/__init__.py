@@ -1,5 +1,6 @@
 """Text from saved results: Markdown, CSV and JSON. No model is ever needed here."""
 
+from hr_keras.report.audit import audit_markdown, audit_name
 from hr_keras.report.experiments import (
     alpha_markdown,
     bounds_markdown,
@@ -11,6 +12,8 @@ from hr_keras.report.text import plain_text, rows_csv, to_json
 
 __all__ = [
     "alpha_markdown",
+    "audit_markdown",
+    "audit_name",
     "bounds_markdown",
     "claims_csv",
     "confusion_markdown",
