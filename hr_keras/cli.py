@@ -112,11 +112,34 @@ def _app(
 
 
 @_command
-def table(options):
+def table(
+    options,
+    attack: Annotated[
+        Optional[list[str]],
+        typer.Option(
+            help="Also attack the trained models with this: standard (as AutoAttack's) or pgd; "
+            "several times for several. Done once, then kept with the results."
+        ),
+    ] = None,
+    examples: Annotated[
+        Optional[int],
+        typer.Option(help="How many test images --attack is for, the first; by default all."),
+    ] = None,
+):
     """Table 1: train on CE and on HR, attack both with FGSM, as published and exactly."""
     from hr_keras import outputs
+    from hr_keras.attacks import named
+    from hr_keras.attacks.attack import check_count
 
-    _publish(options, outputs.table)
+    attacks = tuple(named.check(name) for name in attack or ())
+    if examples is not None:
+        check_count("examples", examples)
+    _publish(
+        options,
+        functools.partial(
+            outputs.table, attacks=attacks, examples=examples, data_dir=options.data_dir
+        ),
+    )
 
 
 @_command

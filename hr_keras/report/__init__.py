@@ -7,7 +7,7 @@ from hr_keras.report.experiments import (
     confusion_markdown,
     convergence_markdown,
 )
-from hr_keras.report.table import claims_csv, table_csv, table_json, table_markdown
+from hr_keras.report.table import claims_csv, strong_csv, table_csv, table_json, table_markdown
 from hr_keras.report.text import plain_text, rows_csv, to_json
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "convergence_markdown",
     "plain_text",
     "rows_csv",
+    "strong_csv",
     "table_csv",
     "table_json",
     "table_markdown",
