@@ -27,4 +27,4 @@ for finding in result["findings"]:
     if finding["verdict"] in ("fault", "warning"):
         print(f"{finding['verdict']}: {finding['name']}: {finding['meaning']}")
 
-outputs.audit("audit", result)  # audit.md, and pictures
+outputs.audit("audit", result)  # audit.md, audit.json and pictures

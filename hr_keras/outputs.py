@@ -149,21 +149,21 @@ def alpha(plan, results, epsilon=0.1):
 
 
 def audit(folder, result):
-    """Write an audit as text and pictures.
+    """Write an audit as `audit.json`, text and pictures.
 
     Args:
-        folder: where `audit.json` is.
-        result: what it holds, see `audit.audit`.
+        folder: where to.
+        result: the dict of `audit.audit`.
 
     Returns:
         The text, Markdown.
     """
-    protocol, name = result["protocol"], report.audit_name(result)
+    folder, name = pathlib.Path(folder), report.audit_name(result)
     text = report.audit_markdown(result)
-    _write(folder, "audit", md=text)
+    _write(folder, "audit", md=text, json=report.to_json(result))
     _write(folder, "curve", **plots.security_curve(result, f"Security curve: {name}"))
     if result["pictures"]:
-        title = f"Fooled at ε = {protocol['epsilon']:g}: {name}"
+        title = f"Fooled at ε = {result['protocol']['epsilon']:g}: {name}"
         _write(folder, "pictures", **plots.adversarial_pictures(result, title))
     return text
 

@@ -677,6 +677,8 @@ def test_the_windows_of_square():
         25, 25, 18, 18, 13, 9, 6, 4, 3, 2, 2, 1, 1,
     ]  # fmt: skip
     assert set(Square(0.1, norm="l2", n_queries=1000)._sides(28, 28)) == {25, 19, 13, 9, 7, 5, 3}
+    unscaled = Square(0.1, n_queries=1000, rescale_schedule=False)._sides(28, 28)
+    assert [unscaled[q] for q in (0, 10, 11, 51, 201, 501, 1000)] == [25, 25, 18, 13, 9, 6, 6]
     for side in (1, 2, 3, 7):
         hill = square._hill_and_dale(side)
         assert hill.shape == (side, side)

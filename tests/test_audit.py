@@ -94,7 +94,10 @@ def test_json_holds_everything_that_is_drawn(result, tmp_path):
         for folder in ("one", "two")
     )
     assert first == second
-    assert set(first) == {"audit.md", "curve.png", "curve.svg", "pictures.png", "pictures.svg"}
+    assert set(first) == {
+        "audit.json", "audit.md", "curve.png", "curve.svg", "pictures.png", "pictures.svg"
+    }  # fmt: skip
+    assert audit.read(tmp_path / "one") == again
     text = first["audit.md"].decode()
     for finding in result["findings"]:
         assert finding["name"] in text

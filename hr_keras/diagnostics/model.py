@@ -160,9 +160,9 @@ def zero_gradients(seen):
         route: max(gradients[route][0].mean() for gradients in seen.values())
         for route in objectives.ROUTES
     }
-    by_point = ", ".join(
-        f"{percent(gradients[route][0].mean())} through {route} at the {point}"
-        for point, gradients in seen.items()
+    by_point = "; ".join(
+        f"through {route}: "
+        + ", ".join(f"{percent(of[route][0].mean())} at the {at}" for at, of in seen.items())
         for route in objectives.ROUTES
     )
     if shares["logits"] > ZERO_GRADIENT_SHARE:
@@ -172,7 +172,7 @@ def zero_gradients(seen):
         )
         return judged("zero_gradients", shares["logits"], ZERO_GRADIENT_SHARE, meaning, AUTOATTACK)
     measured = shares["probabilities"]
-    meaning = f"Exactly zero gradients: {by_point}."
+    meaning = f"Exactly zero gradients {by_point}."
     if measured > ZERO_GRADIENT_SHARE:
         meaning = (
             f"{percent(measured)} of the examples have an exactly zero gradient through the "

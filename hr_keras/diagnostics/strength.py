@@ -191,14 +191,14 @@ class _Strength:
             name: (standing & ~self._left(attack, standing)).mean()
             for name, attack in attacks.items()
         }
-        name, measured = max(shares.items(), key=lambda item: item[1])
+        measured = max(shares.values())
         threshold = difference(GRADIENT_FREE_DIFFERENCE, self.n)
-        counts = ", ".join(f"{name} {percent(share)}" for name, share in shares.items())
+        counts = ", ".join(f"{name} another {percent(share)}" for name, share in shares.items())
         meaning = (
-            f"PGD leaves {percent(standing.mean())} standing; of all examples, without a gradient, "
-            f"others fool another: {counts}"
+            f"PGD leaves {percent(standing.mean())} of the examples; attacks that need no gradient "
+            f"of this model fool {counts}"
         )
-        meaning += _either(measured > threshold, f": gradients are masked, {name} shows.", ".")
+        meaning += _either(measured > threshold, ": its gradients are masked.", ".")
         return judged("gradient_free_stronger", measured, threshold, meaning, ATHALYE)
 
 
