@@ -1,13 +1,16 @@
 """Figures of an audit, from its `audit.json`."""
 
 import base64
+import textwrap
 
 import numpy as np
 
 from hr_keras.plots.figure import new_figure, rendered
 
-# Colour-blind safe (Okabe & Ito).
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442")
+# Colour-blind safe (Okabe & Ito), without its yellow, and three more.
+_COLOURS = (
+    "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C564B", "#5E4FA2", "0.45"
+)  # fmt: skip
 _MARKERS = "os^vDPX*h"
 
 
@@ -54,7 +57,7 @@ def security_curve(audit, title=""):
     axes.set_xlim(left=0)
     axes.grid(alpha=0.3)
     figure.legend(loc="outside right upper", frameon=False)
-    figure.suptitle(title, fontsize=11, parse_math=False)  # it may hold the name of a file
+    axes.set_title(textwrap.fill(title, 64), fontsize=10, parse_math=False)
     return rendered(figure)
 
 
@@ -70,7 +73,8 @@ def adversarial_pictures(audit, title=""):
     """
     pictures = audit["pictures"]
     columns = len(pictures)
-    figure = new_figure(figsize=(max(1.35 * columns + 0.9, 5), 5.4))
+    width = max(1.35 * columns + 0.9, 4)
+    figure = new_figure(figsize=(width, 5.4))
     rows = figure.subplots(3, columns, squeeze=False)
     low, high = audit["protocol"]["bounds"]
     for column, picture in enumerate(pictures):
@@ -90,7 +94,8 @@ def adversarial_pictures(audit, title=""):
         rows[2, column].set_xlabel(picture["attack"], fontsize=8)
     for row, name in enumerate(("clean", "adversarial", "perturbation")):
         rows[row, 0].set_ylabel(name, fontsize=9)
-    figure.suptitle(title, fontsize=11, parse_math=False)
+    title = textwrap.fill(title, int(11 * width))  # with the name of a file, of any length
+    figure.suptitle(title, fontsize=10, parse_math=False)
     return rendered(figure)
 
 
