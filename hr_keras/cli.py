@@ -134,6 +134,8 @@ def table(
     attacks = tuple(named.check(name) for name in attack or ())
     if examples is not None:
         check_count("examples", examples)
+        if not attacks:
+            raise ValueError("`examples` says how many to put under an `attack`: give one.")
     _publish(
         options,
         functools.partial(

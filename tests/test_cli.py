@@ -326,6 +326,7 @@ def test_wrong_arguments_end_with_a_line_and_nothing_written(
         (["table", "--data", "mnist10k", "--data", "mnist10k"], "names that differ"),
         (["table", "--attack", "pdg"], "Did you mean 'pgd'"),
         (["table", "--attack", "pgd", "--examples", "0"], "`examples`"),
+        (["table", "--examples", "10"], "`attack`: give one"),
     ],
 )
 def test_wrong_arguments_of_other_commands(monkeypatch, capsys, tmp_path, arguments, message):

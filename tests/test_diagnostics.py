@@ -4,6 +4,8 @@ import keras
 import numpy as np
 import pytest
 from keras import layers, ops
+from test_attacks_iterative import right
+from test_evaluation import counted, counting_model
 
 from hr_keras import HRLoss, diagnostics
 from hr_keras.attacks import PGD
@@ -290,6 +292,17 @@ def test_the_same_seed_gives_the_same_findings(honest, trained, test):
     honest.set_weights(trained)
     first, second = (diagnostics.check(honest, *test, EPSILON, seed=3) for _ in range(2))
     assert first == second
+
+
+def test_the_budget_of_passes_is_kept():
+    """Where next to nothing is fooled: the dearest that it gets. The second time, in no trace."""
+    model, (images, labels) = counting_model(), right(30)
+    diagnostics.check(model, images, labels, 1e-6)
+    findings, cost = counted(lambda: diagnostics.check(model, images, labels, 1e-6))
+    assert "PGD leaves 100 % of the examples" in findings[-1].meaning
+    assert 300 < cost["backward"] <= 5 + 360
+    assert cost["forward"] - cost["backward"] <= 30 + 600
+    assert cost["traces"] == 1  # the eager pass that shows the dtype of the output
 
 
 @pytest.mark.parametrize(

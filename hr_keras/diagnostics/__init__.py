@@ -40,7 +40,7 @@ def check(
     | `loss_still_rising` | PGD's objective still rises in its last 10 steps |
     | `silent_success` | PGD passed an image that fools, and returned one that does not |
 
-    Costs for each example at most 16 forward and 4 backward passes, and for one that is
+    Costs for each example at most 30 forward and 5 backward passes, and for one that is
     classified correctly and withstands every attack 360 forward + backward passes (PGD, 40
     steps, 9 times) and 600 forward (Square and Noise): as much as some 1,700 forward passes,
     a seventh of `attacks.standard`. A few hundred images are enough.
