@@ -112,11 +112,36 @@ def _app(
 
 
 @_command
-def table(options):
+def table(
+    options,
+    attack: Annotated[
+        Optional[list[str]],
+        typer.Option(
+            help="Also attack the trained models with this: standard (as AutoAttack's) or pgd; "
+            "several times for several. Done once, then kept with the results."
+        ),
+    ] = None,
+    examples: Annotated[
+        Optional[int],
+        typer.Option(help="How many test images --attack is for, the first; by default all."),
+    ] = None,
+):
     """Table 1: train on CE and on HR, attack both with FGSM, as published and exactly."""
     from hr_keras import outputs
+    from hr_keras.attacks import named
+    from hr_keras.attacks.attack import check_count
 
-    _publish(options, outputs.table)
+    attacks = tuple(named.check(name) for name in attack or ())
+    if examples is not None:
+        check_count("examples", examples)
+        if not attacks:
+            raise ValueError("`examples` says how many to put under an `attack`: give one.")
+    _publish(
+        options,
+        functools.partial(
+            outputs.table, attacks=attacks, examples=examples, data_dir=options.data_dir
+        ),
+    )
 
 
 @_command
@@ -176,6 +201,58 @@ def alpha(
 
     plan = options.plan(search.plan, alphas=tuple(alpha or ()))
     _make(options, plan, functools.partial(outputs.alpha, epsilon=epsilon), search.LOSSES)
+
+
+@app.command()
+def audit(
+    model: Annotated[
+        Optional[pathlib.Path],
+        typer.Argument(help="A .keras file; none to draw again what the output folder holds."),
+    ] = None,
+    data: Annotated[
+        str,
+        typer.Option(
+            help="mnist10k (ships with this package), mnist, fashion_mnist, cifar10, "
+            "svhn_cropped, or the path of an .npz file."
+        ),
+    ] = "mnist10k",
+    epsilon: Annotated[float, typer.Option(help="Size of the perturbation, pixels in 0 … 1.")] = (
+        0.1
+    ),
+    norm: Annotated[str, typer.Option(help="What ε measures: linf or l2.")] = "linf",
+    examples: Annotated[int, typer.Option(help="How many test images.")] = 200,
+    attack: Annotated[
+        Optional[list[str]],
+        typer.Option(
+            help="noise, fgsm, mifgsm, pgd, apgd, fab, square, fast or standard; may be given "
+            "several times. By default noise, fgsm, pgd and fast."
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the attacks.")] = 0,
+    output: Annotated[
+        Optional[pathlib.Path],
+        typer.Option(help="Folder of the result; runs/audit_… by default."),
+    ] = None,
+    data_dir: Annotated[
+        Optional[pathlib.Path], typer.Option(help="Where tensorflow-datasets has its data.")
+    ] = None,
+):
+    """Audit a saved classifier: what attacks leave of it, and whether to believe that."""
+    startup.import_tensorflow()
+    from rich.console import Console
+    from rich.markdown import Markdown
+
+    from hr_keras import audit as audits
+    from hr_keras import outputs
+
+    arguments = {} if attack is None else {"attacks": tuple(attack)}
+    folder, result = audits.saved(
+        output, model, data, epsilon, norm, examples=examples, seed=seed, data_dir=data_dir,
+        **arguments,
+    )  # fmt: skip
+    console = Console()
+    console.print(Markdown(outputs.audit(folder, result)))
+    console.print(f"\nText, pictures and audit.json: {folder}", markup=False)
 
 
 def _publish(options, write):

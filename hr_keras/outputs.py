@@ -7,21 +7,33 @@ from hr_keras import plots, report
 from hr_keras.experiments import alpha as alpha_experiment
 from hr_keras.experiments import bounds as bounds_experiment
 from hr_keras.experiments import confusion as confusion_experiment
-from hr_keras.experiments import convergence
+from hr_keras.experiments import convergence, strong
 from hr_keras.experiments import table as table_experiment
 from hr_keras.files import write_atomically
 
 
-def table(plan, results):
+def table(plan, results, attacks=(), examples=None, data_dir=None):
     """Write Table 1 and Figure 1 of each run, and one table of all where there are several.
 
     Args:
         plan: a `runs.Plan`.
         results: of `experiments.table.run`, a list for each run.
+        attacks: names of stronger attacks, see `experiments.strong`; the models of results
+            that lack one are put under it.
+        examples: how many test images these attack; `None`: all.
+        data_dir: where tensorflow-datasets has its data.
 
     Returns:
         The table of all as Markdown.
     """
+    for attack in attacks:
+        results = [
+            [
+                strong.completed(run.protocol, one, attack, examples, run.folder, data_dir)
+                for one in saved
+            ]
+            for run, saved in zip(plan.runs, results, strict=True)
+        ]
     tables = [
         table_experiment.of(run.protocol, saved)
         for run, saved in zip(plan.runs, results, strict=True)
@@ -36,6 +48,8 @@ def _table(folder, tables):
     text = report.table_markdown(tables)
     _write(folder, "table", md=text, csv=report.table_csv(tables), json=report.table_json(tables))
     _write(folder, "claims", csv=report.claims_csv(tables))
+    if any(table.strong for table in tables):
+        _write(folder, "strong", csv=report.strong_csv(tables))
     return text
 
 
@@ -132,6 +146,26 @@ def alpha(plan, results, epsilon=0.1):
     _write(plan.folder, "alpha", **plots.alpha_search(found, title))
     text = report.alpha_markdown(protocol, alpha_experiment.RULE, found)
     return _rows(plan.folder, "alpha", text, found)
+
+
+def audit(folder, result):
+    """Write an audit as `audit.json`, text and pictures.
+
+    Args:
+        folder: where to.
+        result: the dict of `audit.audit`.
+
+    Returns:
+        The text, Markdown.
+    """
+    folder, name = pathlib.Path(folder), report.audit_name(result)
+    text = report.audit_markdown(result)
+    _write(folder, "audit", md=text, json=report.to_json(result))
+    _write(folder, "curve", **plots.security_curve(result, f"Security curve: {name}"))
+    if result["pictures"]:
+        title = f"Fooled at ε = {result['protocol']['epsilon']:g}: {name}"
+        _write(folder, "pictures", **plots.adversarial_pictures(result, title))
+    return text
 
 
 def _rows(folder, stem, text, rows):

@@ -31,6 +31,7 @@ from hr_keras.attacks import (
     square,
     standard,
 )
+from hr_keras.attacks.attack import Task
 
 UNBOUNDED = (-1e3, 1e3)
 NORMS = ("linf", "l2")
@@ -676,6 +677,8 @@ def test_the_windows_of_square():
         25, 25, 18, 18, 13, 9, 6, 4, 3, 2, 2, 1, 1,
     ]  # fmt: skip
     assert set(Square(0.1, norm="l2", n_queries=1000)._sides(28, 28)) == {25, 19, 13, 9, 7, 5, 3}
+    unscaled = Square(0.1, n_queries=1000, rescale_schedule=False)._sides(28, 28)
+    assert [unscaled[q] for q in (0, 10, 11, 51, 201, 501, 1000)] == [25, 25, 18, 13, 9, 6, 6]
     for side in (1, 2, 3, 7):
         hill = square._hill_and_dale(side)
         assert hill.shape == (side, side)
@@ -742,3 +745,18 @@ def test_bad_data_is_refused(name):
     flat = keras.Sequential([keras.Input((2, 2, 3)), keras.layers.Dense(3)])
     with pytest.raises(ValueError, match=r"\(n, classes\)"):
         ATTACKS[name](0.1)(flat, images, labels)
+
+
+def test_a_trace_sees_what_the_attack_saw(cnn, digits):
+    """A point of the trace fools where the attack does, whatever the batch."""
+    images, labels = digits.test.images[:40], digits.test.labels[:40]
+    attack = PGD(0.1, n_iter=6)
+    task = Task.of(cnn, images, labels, (0.0, 1.0), 40).predict()
+    task = task.select(~attack.is_fooled(task.logits, task.labels))
+    scores, fooled = attack.trace(task)
+    assert scores.shape == fooled.shape == (len(task.images), 7)
+    assert np.array_equal(fooled.any(axis=1), attack.attempt(task).fooled)
+    assert 0 < fooled.any(axis=1).mean() < 1
+    assert (scores[:, -1] > scores[:, 0]).all()
+    in_parts, _ = attack.trace(task.replace(batch_size=11))
+    np.testing.assert_allclose(in_parts, scores, rtol=1e-3, atol=1e-3)

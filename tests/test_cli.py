@@ -10,7 +10,8 @@ import pytest
 from test_datasets import generated, prepare_tfds
 from typer.testing import CliRunner
 
-from hr_keras import cli, report
+from hr_keras import cli, datasets, evaluation, report
+from hr_keras.attacks import named
 from hr_keras.experiments import measurements, realization
 
 RESULTS = pathlib.Path(__file__).parent.parent / "results"
@@ -156,6 +157,119 @@ def test_pictures_of_saved_results_and_of_older_ones(prepared, tmp_path, monkeyp
     assert "ε must be one of" in str(unknown.exception)
 
 
+def test_the_honest_column_is_made_once_and_kept(prepared, tmp_path, monkeypatch):
+    """Attacked once; then, without models, the same table from the folder alone."""
+    file = tmp_path / "digits.npz"
+    shutil.copy(prepared / "a|b*.npz", file)
+    folder = tmp_path / "run"
+    options = ("--data", file, "--epochs", 1, "--realizations", 1, "--output", folder)
+    result = invoke("table", *options, "--attack", "pgd", "--examples", 12)
+    assert result.exit_code == 0, result.output
+    text = (folder / "table.md").read_text()
+    assert "attacked with `pgd`" in text
+    assert "Accuracy left on 12 test images" in text
+    (table,) = [json.loads((folder / "table.json").read_text())]
+    assert [row["epsilon"] for row in table["strong"]] == [0.0, 0.1, 0.25]
+    for row in table["strong"]:
+        assert row["ce"] <= table["strong"][0]["ce"]
+        assert row["difference"] == pytest.approx(row["hr"] - row["ce"])
+    model = keras.models.load_model(folder / "realization-0-ce.keras")
+    images, labels = (array[:12] for array in datasets.load(str(file)).test)
+    left = evaluation.robust_accuracy(model, images, labels, named.make("pgd", 0.1)).worst_case
+    assert table["strong"][1]["ce"] == pytest.approx(left)
+    before = contents(folder)
+    for path in folder.glob("*.keras"):
+        path.unlink()
+    assert invoke("table", "--output", folder).exit_code == 0
+    assert contents(folder) == before
+    more = invoke("table", "--output", folder, "--attack", "fgsm", "--examples", 12)
+    assert "does not hold attack 'fgsm' on 12 examples" in str(more.exception)
+    assert contents(folder) == before
+
+
+@pytest.fixture(scope="module")
+def saved(digits, tmp_path_factory):
+    """A small trained model as a file, one that takes other images, and one of other classes."""
+    folder = tmp_path_factory.mktemp("models")
+    for name, shape, classes in (
+        ("digits", (28, 28, 1), 10), ("wide", (32, 32, 3), 10), ("eleven", (28, 28, 1), 11)
+    ):  # fmt: skip
+        model = keras.Sequential(
+            [keras.Input(shape), keras.layers.Flatten(), keras.layers.Dense(classes)]
+        )
+        model.compile(
+            "adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=False
+        )
+        if name == "digits":
+            model.fit(*digits.train, epochs=1, verbose=0)
+        model.save(folder / f"{name}.keras")
+    keras.Sequential([keras.Input((28, 28, 1)), keras.layers.Dense(10)]).save(
+        folder / "spatial.keras"
+    )
+    (folder / "text.keras").write_text("not a model")
+    return folder
+
+
+def test_an_audit_from_one_command(saved, tmp_path):
+    """Then once more, and from the folder alone, without the model: the same bytes."""
+    model = tmp_path / "digits.keras"
+    shutil.copy(saved / "digits.keras", model)
+    options = (model, "--epsilon", 0.05, "--examples", 20, "--attack", "noise", "--attack", "pgd")
+    folder = tmp_path / "audit"
+    result = invoke("audit", *options, "--output", folder)
+    assert result.exit_code == 0, result.output
+    assert "Accuracy at ε = 0.05" in result.output
+    assert {path.name for path in folder.iterdir()} == {
+        "audit.json", "audit.md", "curve.png", "curve.svg", "pictures.png", "pictures.svg",
+    }  # fmt: skip
+    content = json.loads((folder / "audit.json").read_text())
+    assert content["protocol"]["attacks"] == ["noise", "pgd"]
+    assert content["protocol"]["data"] == "mnist10k"
+    assert len(content["model"]["sha256"]) == 64
+    before = contents(folder)
+    assert invoke("audit", *options, "--output", folder).exit_code == 0
+    assert contents(folder) == before
+    other = invoke("audit", *options, "--seed", 1, "--output", folder)
+    assert "differs in seed" in str(other.exception)
+    model.unlink()
+    (folder / "audit.md").unlink()
+    assert invoke("audit", "--output", folder).exit_code == 0
+    assert contents(folder) == before
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "message"),
+    [
+        ("missing", (), "There is no file"),
+        ("text", (), "is not a Keras model"),
+        ("wide", (), "takes images of shape (32, 32, 3); those of mnist10k are (28, 28, 1)"),
+        ("eleven", (), "has 11 classes; the labels of mnist10k are from 0 to 9"),
+        ("spatial", (), "one tensor of shape (n, classes)"),
+        ("digits", ("--data", "mnist10"), "Did you mean 'mnist10k'"),
+        ("digits", ("--epsilon", 0), "`epsilon` must be greater than 0"),
+        ("digits", ("--epsilon", "nan"), "`epsilon`"),
+        ("digits", ("--norm", "l1"), "`norm` must be one of"),
+        ("digits", ("--attack", "standart"), "Did you mean 'standard'"),
+        ("digits", ("--examples", 0), "`examples` must be a positive integer"),
+        ("digits", ("--examples", 1), "at least two"),
+        ("digits", ("--output", RESULTS / "mnist10k_quick"), "holds no audit.json"),
+    ],
+)
+def test_what_an_audit_refuses(saved, tmp_path, monkeypatch, capsys, model, options, message):
+    monkeypatch.chdir(tmp_path)
+    code, captured = run_main(monkeypatch, capsys, "audit", saved / f"{model}.keras", *options)
+    assert code == 2
+    assert message in captured.err
+    assert "Traceback" not in captured.err
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_audit_of_nothing(monkeypatch, capsys):
+    code, captured = run_main(monkeypatch, capsys, "audit")
+    assert code == 2
+    assert "must be given" in captured.err
+
+
 def test_a_full_disk_loses_nothing(tmp_path, monkeypatch, capsys):
     shutil.copytree(RESULTS / "mnist10k_quick", tmp_path / "run")
     before = contents(tmp_path / "run")
@@ -210,6 +324,9 @@ def test_wrong_arguments_end_with_a_line_and_nothing_written(
         (["alpha", "--alpha", "1.6", "--alpha", "1"], "greater than 1. Received: alpha=1.0"),
         (["alpha", "--data", "mnist", "--data", "mnist10k"], "One data set a search"),
         (["table", "--data", "mnist10k", "--data", "mnist10k"], "names that differ"),
+        (["table", "--attack", "pdg"], "Did you mean 'pgd'"),
+        (["table", "--attack", "pgd", "--examples", "0"], "`examples`"),
+        (["table", "--examples", "10"], "`attack`: give one"),
     ],
 )
 def test_wrong_arguments_of_other_commands(monkeypatch, capsys, tmp_path, arguments, message):
@@ -224,5 +341,5 @@ def test_version_and_no_arguments(monkeypatch, capsys):
     from hr_keras import __version__
 
     assert invoke("--version").output.strip() == __version__
-    for command in ("table", "figure", "confusion", "alpha", "bounds"):
+    for command in ("table", "figure", "confusion", "alpha", "bounds", "audit"):
         assert command in invoke().output

@@ -355,12 +355,12 @@ def test_the_figure_has_six_curves_for_each_route_and_the_same_bytes_again(run):
     assert first["png"].startswith(b"\x89PNG")
     assert b"<svg" in first["svg"]
     for through, start in (("logits", "val_fgsm"), ("probabilities", "val_published_fgsm")):
-        assert plots._accuracies(run[1][0]["history"], through) == [
+        assert plots.experiments._accuracies(run[1][0]["history"], through) == [
             (0.0, "val_accuracy"),
             (0.1, f"{start}_ce_0.1_accuracy"),
             (0.25, f"{start}_ce_0.25_accuracy"),
         ]
-    epochs, mean, error = plots._curve([[None, 0.5, 0.6], [None, 0.7, 0.6]])
+    epochs, mean, error = plots.experiments._curve([[None, 0.5, 0.6], [None, 0.7, 0.6]])
     assert epochs == [2, 3]
     assert mean == pytest.approx([0.6, 0.6])
     assert error == pytest.approx([0.1, 0.0])

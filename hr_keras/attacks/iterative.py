@@ -135,7 +135,7 @@ class IterativeAttack(Attack):
         images, fooled = task.images.copy(), np.zeros(len(task.images), bool)
         scores = np.full(len(images), -np.inf)
         queue = collections.deque((row, 0) for row in range(len(images)))
-        slots = _Slots(self, task, targets)
+        slots = Slots(self, task, targets)
         while queue or slots.turns:
             slots.fill(queue)
             for (row, attempt), image, score, fools in slots.advance(bool(queue)):
@@ -270,7 +270,7 @@ def likeliest_others(task, count):
     return order[:, : min(count, logits.shape[1] - 1)].astype("int32")
 
 
-class _Slots:
+class Slots:
     """The batch: state of the examples whose turn it is, tensors with a slot on axis 0."""
 
     def __init__(self, attack, task, targets):
@@ -283,7 +283,7 @@ class _Slots:
         """Put the next turns of the queue into the free slots."""
         turns = [queue.popleft() for _ in range(min(len(queue), self.size - len(self.turns)))]
         if turns:
-            state = self._call("start", self._new(turns), self.attack.epsilon)
+            state = self.call("start", self._new(turns), self.attack.epsilon)
             self.state = state if not self.turns else _joined(self.state, state)
             self.turns += turns
 
@@ -296,14 +296,14 @@ class _Slots:
         n = len(self.turns)
         # Every look at the queue costs a few milliseconds, every idle slot its share of a pass.
         keep = n - 1 - n // 8 if queued else (3 * n) // 4
-        self.state = self._call("advance", self.state, self.attack.epsilon, np.int32(keep))
+        self.state = self.call("advance", self.state, self.attack.epsilon, np.int32(keep))
         running = self.attack._running(self.state).numpy()
         finished = self._taken(~running)
         turns = [turn for turn, still in zip(self.turns, running, strict=True) if not still]
         self.state = self._taken(running)
         self.turns = [turn for turn, still in zip(self.turns, running, strict=True) if still]
         if self.attack.concludes and not finished["fooled"].numpy().all():
-            finished = self._call("conclude", finished)
+            finished = self.call("conclude", finished)
         parts = (finished[key].numpy() for key in ("best", "score", "fooled"))
         return zip(turns, *parts, strict=True)
 
@@ -318,7 +318,7 @@ class _Slots:
             "keys": random_numbers.keys(attack.seed, task.indices[rows], attempts),
         }
 
-    def _call(self, part, state, *arguments):
+    def call(self, part, state, *arguments):
         """One of the attack's compiled functions, traced once for any number of slots."""
         import tensorflow as tf
 

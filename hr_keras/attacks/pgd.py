@@ -1,10 +1,12 @@
 """PGD, projected gradient descent, and MI-FGSM, its form with momentum."""
 
+import collections
 import numbers
 
+import numpy as np
 from keras import ops
 
-from hr_keras.attacks.iterative import IterativeAttack
+from hr_keras.attacks.iterative import IterativeAttack, Slots
 from hr_keras.attacks.perturbation import into, per_example
 
 
@@ -84,6 +86,53 @@ class PGD(IterativeAttack):
     def _direction(self, state, gradient):
         """The direction of the step, of size 1, and what else changes, a dict."""
         return self.ball.direction(gradient), {}
+
+    def trace(self, task):
+        """All points of the first attempt, seen one by one: what `diagnostics` judges it by.
+
+        Costs n_iter forward + backward passes and a forward pass of every example, fooled
+        or not.
+
+        Args:
+            task: a `Task`.
+
+        Returns:
+            Score, float64, and whether the model is fooled, bool, both `(n, n_iter + 1)`.
+        """
+        parts = []
+        for first in range(0, len(task.images), task.batch_size):
+            part = task.select(slice(first, first + task.batch_size))
+            slots = Slots(self, part, self._targets(part))
+            slots.fill(collections.deque((row, 0) for row in range(len(part.images))))
+            parts.append([seen.numpy() for seen in slots.call("trace", slots.state, self.epsilon)])
+        return tuple(np.concatenate(seen) for seen in zip(*parts, strict=True))
+
+    def _build_trace(self, model):
+        import tensorflow as tf
+
+        def trace(state, epsilon):
+            epsilon = tf.cast(epsilon, state["image"].dtype)
+            # Forgotten before each step, so that score and success are those of its point.
+            unseen = {key: state[key] for key in ("score", "fooled")}
+            scores = tf.TensorArray(tf.float64, self.n_iter + 1)
+            fooled = tf.TensorArray(tf.bool, self.n_iter + 1)
+
+            def step(k, state, scores, fooled):
+                state = {**state, **self._step(model(), {**state, **unseen}, epsilon)}
+                scores = scores.write(k, state["score"])
+                return k + 1, state, scores, fooled.write(k, state["fooled"])
+
+            _, state, scores, fooled = tf.while_loop(
+                lambda k, *_: k < self.n_iter, step, (tf.constant(0), state, scores, fooled)
+            )
+            logits, score = self._glance(model(), state)
+            scores = scores.write(self.n_iter, score)
+            fooled = fooled.write(self.n_iter, self.is_fooled(logits, state["label"]))
+            return tf.transpose(scores.stack()), tf.cast(
+                tf.transpose(tf.cast(fooled.stack(), tf.int32)), tf.bool
+            )
+
+        return trace
 
 
 class MomentumPGD(PGD):

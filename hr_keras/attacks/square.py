@@ -22,7 +22,7 @@ class Square(IterativeAttack):
     another. Needs no gradient, so that no masked gradient can stop it.
 
     The share p of the pixels in a window starts at `p_init` and is halved after 10, 50, 200,
-    500, 1000, 2000, 4000, 6000 and 8000 of 10,000 queries, rescaled to `n_queries`.
+    500, 1000, 2000, 4000, 6000 and 8000 of 10,000 queries, rescaled to `n_queries` or not.
 
     Costs `n_queries` forward passes a restart, of the examples still standing, and one of all.
 
@@ -31,6 +31,8 @@ class Square(IterativeAttack):
         objective: the score: `"margin"`, as published, or any of `IterativeAttack`.
         n_queries: images that the model is shown for each example.
         p_init: share of the pixels in the first window, in (0, 1].
+        rescale_schedule: whether p has the same course over `n_queries` as over 10,000, or
+            is halved after as many queries as there.
         **kwargs: `norm`, `n_restarts`, `seed`, `through`, `bounds`, `targeted`, `batch_size`,
             `jit_compile`, `name`: see `IterativeAttack`.
 
@@ -49,11 +51,20 @@ class Square(IterativeAttack):
 
     kind = "square"
 
-    def __init__(self, epsilon, objective="margin", n_queries=5000, p_init=0.8, **kwargs):
+    def __init__(
+        self,
+        epsilon,
+        objective="margin",
+        n_queries=5000,
+        p_init=0.8,
+        rescale_schedule=True,
+        **kwargs,
+    ):
         super().__init__(epsilon, objective, n_iter=check_count("n_queries", n_queries), **kwargs)
         if not 0 < p_init <= 1:
             raise ValueError(f"`p_init` must be in (0, 1]. Received: {p_init!r}")
         self.p_init = float(p_init)
+        self.rescale_schedule = bool(rescale_schedule)
         self._l2 = self.ball.name == "l2"
 
     def _start(self, state, epsilon):
@@ -76,8 +87,9 @@ class Square(IterativeAttack):
     def _sides(self, height, width):
         """Side of the window after each number of queries, 0 … n_queries."""
         found = []
+        scheduled = self.n_iter if self.rescale_schedule else 10_000
         for query in range(self.n_iter + 1):
-            halvings = sum(int(query / self.n_iter * 10_000) > after for after in _HALVINGS)
+            halvings = sum(int(query / scheduled * 10_000) > after for after in _HALVINGS)
             side = round(math.sqrt(self.p_init / 2**halvings * height * width))
             if self._l2:  # odd, so that a hill has a top
                 side = max(side, 3) + (max(side, 3) % 2 == 0)

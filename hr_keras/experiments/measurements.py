@@ -8,7 +8,7 @@ import json
 
 import numpy as np
 
-from hr_keras import datasets, evaluation, information
+from hr_keras import datasets, evaluation, information, loading
 from hr_keras.attacks import FGSM
 from hr_keras.attacks.objectives import ROUTES
 from hr_keras.files import write_atomically
@@ -142,26 +142,39 @@ def completed(protocol, result, part, folder, data_dir=None):
     """
     if part in result:
         return result
-    stem = f"realization-{result['index']}-{result['loss']}"
-    path = folder / f"{stem}.keras"
+    model = saved_model(result, folder, repr(part))
+    data = datasets.load(protocol.dataset, protocol.validation, result["seed"], data_dir)
+    result = {**result, **measure(protocol, model, data)}
+    write_atomically(folder / f"{stem(result)}.json", result_json(result))
+    return result
+
+
+def stem(result):
+    """Name of a result's file and of its model's, without the ending."""
+    return f"realization-{result['index']}-{result['loss']}"
+
+
+def saved_model(result, folder, missing):
+    """The trained model of a result.
+
+    Args:
+        result: of `realization.run`.
+        folder: the run folder.
+        missing: what it is needed for, in words.
+
+    Raises:
+        ValueError: if it is not there.
+    """
+    path = folder / f"{stem(result)}.keras"
     if not path.exists():
         raise ValueError(
-            f"{stem}.json was written by a version that did not keep {part!r}, and the model "
-            f"that it could be made from, {path}, is not there. Put the model there, or delete "
-            f"{folder / stem}.json to train it again."
+            f"{stem(result)}.json does not hold {missing}, and the model that it could be made "
+            f"from, {path}, is not there. Put the model there, or delete "
+            f"{folder / stem(result)}.json to train it again."
         )
-    data = datasets.load(protocol.dataset, protocol.validation, result["seed"], data_dir)
-    result = {**result, **measure(protocol, _load(path), data)}
-    write_atomically(folder / f"{stem}.json", result_json(result))
-    return result
+    return loading.load_model(path)
 
 
 def result_json(result):
     """A realization's result as its file has it."""
     return json.dumps(result, indent=1, allow_nan=False) + "\n"
-
-
-def _load(path):
-    import keras
-
-    return keras.models.load_model(path, safe_mode=True)

@@ -12,13 +12,21 @@ import json
 import math
 import os
 import pathlib
-import platform
 import time
 
 import keras
 import numpy as np
 
-from hr_keras import callbacks, datasets, distribution, evaluation, metrics, models, training_loop
+from hr_keras import (
+    callbacks,
+    datasets,
+    distribution,
+    evaluation,
+    metrics,
+    models,
+    training_loop,
+    versions,
+)
 from hr_keras.attacks.objectives import ROUTES
 from hr_keras.experiments import measurements
 from hr_keras.experiments.checkpoint import Checkpoint
@@ -74,7 +82,7 @@ def run(protocol, loss, index, folder, data_dir=None, on_epoch=None):
         "history": _history(checkpoint.epochs),
         **_evaluate(protocol, model, data),
         "seconds": round(checkpoint.seconds + time.perf_counter() - started, 1),
-        "versions": _versions(),
+        "versions": versions.versions(),
     }
     _save(model, path.with_suffix(".keras"))
     write_atomically(path, measurements.result_json(result))
@@ -297,21 +305,4 @@ def _history(epochs):
     return {
         key: [value if math.isfinite(value := logs[key]) else None for logs in epochs]
         for key in keys
-    }
-
-
-def _versions():
-    import tensorflow as tf
-
-    from hr_keras import __version__
-
-    return {
-        "hr_keras": __version__,
-        "keras": keras.__version__,
-        "tensorflow": tf.__version__,
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-        # 0: as many as there are cores. The last bits of what is trained depend on it.
-        "threads": tf.config.threading.get_intra_op_parallelism_threads(),
     }

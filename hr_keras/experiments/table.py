@@ -7,7 +7,7 @@ import statistics
 from hr_keras import distribution
 from hr_keras.attacks.objectives import ROUTES
 from hr_keras.experiments import jobs as processes
-from hr_keras.experiments import paper, realization
+from hr_keras.experiments import paper, realization, strong
 from hr_keras.experiments.estimate import estimate
 from hr_keras.experiments.protocol import LOSSES, Protocol
 from hr_keras.files import write_atomically
@@ -80,11 +80,12 @@ class Claim:
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """Table 1 for one data set: `protocol`, a list of `Cell` and a list of `Claim`."""
+    """Table 1 for one data set: `protocol`, lists of `Cell`, of `Claim` and of `strong.Strong`."""
 
     protocol: Protocol
     cells: list
     claims: list
+    strong: list
 
 
 def of(protocol, results):
@@ -94,7 +95,10 @@ def of(protocol, results):
         protocol: its `Protocol`.
         results: from `run`.
     """
-    return Table(protocol, cells(results, protocol.dataset), claims(results, protocol.dataset))
+    dataset = protocol.dataset
+    return Table(
+        protocol, cells(results, dataset), claims(results, dataset), strong.rows(results, dataset)
+    )
 
 
 def open_folder(folder, protocol):

@@ -1,22 +1,26 @@
 """Text from saved results: Markdown, CSV and JSON. No model is ever needed here."""
 
+from hr_keras.report.audit import audit_markdown, audit_name
 from hr_keras.report.experiments import (
     alpha_markdown,
     bounds_markdown,
     confusion_markdown,
     convergence_markdown,
 )
-from hr_keras.report.table import claims_csv, table_csv, table_json, table_markdown
+from hr_keras.report.table import claims_csv, strong_csv, table_csv, table_json, table_markdown
 from hr_keras.report.text import plain_text, rows_csv, to_json
 
 __all__ = [
     "alpha_markdown",
+    "audit_markdown",
+    "audit_name",
     "bounds_markdown",
     "claims_csv",
     "confusion_markdown",
     "convergence_markdown",
     "plain_text",
     "rows_csv",
+    "strong_csv",
     "table_csv",
     "table_json",
     "table_markdown",

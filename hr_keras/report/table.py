@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from hr_keras.attacks import named
 from hr_keras.experiments import paper
 from hr_keras.experiments.protocol import PRESETS
 from hr_keras.report.text import (
@@ -53,6 +54,8 @@ def table_markdown(tables):
     lines += [f"{_of(name, tables)}{_setting(table)}" for name, table in _named(names, tables)]
     for through, (title, note) in _ROUTES.items():
         lines += ["", f"## {title}", "", *_accuracies(tables, through), "", note]
+    for name, table in _named(names, tables):
+        lines += _strong(name, table)
     lines += [
         "",
         *(f"{_of(name, tables)}{_errors(table)}" for name, table in _named(names, tables)),
@@ -72,9 +75,17 @@ def claims_csv(tables):
     return rows_csv([claim for table in tables for claim in table.claims])
 
 
+def strong_csv(tables):
+    """The honest columns of all tables as CSV, a line each."""
+    return rows_csv([row for table in tables for row in table.strong])
+
+
 def table_json(tables):
     """Protocols, cells and claims as JSON: an object for each table, in a list if several."""
     content = [dataclasses.asdict(table) for table in tables]
+    for one in content:
+        if not one["strong"]:  # as files were before there was such a thing
+            del one["strong"]
     return to_json(content[0] if len(content) == 1 else content)
 
 
@@ -198,6 +209,33 @@ def _claims(name, table):
     )
     title = f"## {name}: accuracy trained on HR − accuracy trained on CE"
     return [title, "", *rows_markdown(header, rows), "", note]
+
+
+def _strong(name, table):
+    lines = []
+    groups = dict.fromkeys((row.attack, row.examples) for row in table.strong)
+    for attack, examples in groups:
+        rows = [
+            [
+                f"{row.epsilon:g}",
+                mean_and_error(row.ce, row.ce_error),
+                mean_and_error(row.hr, row.hr_error),
+                *_verdict(row),
+            ]
+            for row in table.strong
+            if (row.attack, row.examples) == (attack, examples)
+        ]
+        header = ["ε", "trained on CE", "trained on HR", "HR − CE", "HR better?"]
+        lines += [
+            "",
+            f"## {name} attacked with `{attack}`: {named.describe(attack)}",
+            "",
+            *rows_markdown(header, rows),
+            "",
+            f"Accuracy left on {examples:,} test images; an example counts that withstands every "
+            "part of the attack.",
+        ]
+    return lines
 
 
 def _verdict(claim):

@@ -1,11 +1,11 @@
-"""Figures from saved results, never from models: the same results give the same bytes."""
+"""Figures of the experiments."""
 
-import io
 import statistics
 
 import numpy as np
 
 from hr_keras.experiments.estimate import estimate
+from hr_keras.plots.figure import new_figure, rendered
 
 # Colour-blind safe (Okabe & Ito), one a loss; one line style an ε.
 _COLOURS = {"ce": "#0072B2", "hr": "#D55E00"}
@@ -32,7 +32,7 @@ def accuracy_against_epoch(results, title=""):
         for through in _ROUTES
         if len(keys := _accuracies(results[0]["history"], through)) > 1
     }
-    figure = _figure(figsize=(2 + 4.9 * len(panels), 4.5))
+    figure = new_figure(figsize=(2 + 4.9 * len(panels), 4.5))
     for axes, (through, keys) in zip(
         figure.subplots(1, len(panels), sharey=True, squeeze=False)[0], panels.items(), strict=True
     ):
@@ -42,7 +42,7 @@ def accuracy_against_epoch(results, title=""):
     figure.suptitle(title, parse_math=False)  # it may hold the name of a file
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right upper", title="trained on", frameon=False)
-    return _rendered(figure)
+    return rendered(figure)
 
 
 def _draw_accuracies(axes, results, keys):
@@ -76,7 +76,7 @@ def confusion_matrices(confusions, title=""):
     Returns:
         `{"png": bytes, "svg": bytes}`.
     """
-    figure = _figure(figsize=(9, 9.4))
+    figure = new_figure(figsize=(9, 9.4))
     axes = figure.subplots(2, 2)
     for row, through in enumerate(_ROUTES):
         for column, loss in enumerate(_COLOURS):
@@ -84,7 +84,7 @@ def confusion_matrices(confusions, title=""):
             image = _draw_matrix(axes[row, column], one)
     figure.colorbar(image, ax=axes, shrink=0.5, label="p(ŷ | y)")
     figure.suptitle(title, parse_math=False)
-    return _rendered(figure)
+    return rendered(figure)
 
 
 def _draw_matrix(axes, confusion):
@@ -128,13 +128,13 @@ def error_bounds(results, upper_bounds, title=""):
         `{"png": bytes, "svg": bytes}`.
     """
     by_epoch = all("val_error_bound" in result["history"] for result in results)
-    figure = _figure(figsize=(11 if by_epoch else 6.5, 4.5))
+    figure = new_figure(figsize=(11 if by_epoch else 6.5, 4.5))
     *left, right = figure.subplots(1, 2 if by_epoch else 1, squeeze=False)[0]
     for axes in left:
         _draw_bounds_by_epoch(axes, results)
     _draw_bounds_by_alpha(right, upper_bounds)
     figure.suptitle(title, parse_math=False)
-    return _rendered(figure)
+    return rendered(figure)
 
 
 def _draw_bounds_by_epoch(axes, results):
@@ -181,7 +181,7 @@ def alpha_search(candidates, title=""):
         `{"png": bytes, "svg": bytes}`.
     """
     (chosen,) = (one.alpha for one in candidates if one.chosen)
-    figure = _figure(figsize=(7, 6.5))
+    figure = new_figure(figsize=(7, 6.5))
     clean, attacked = figure.subplots(2, 1, sharex=True)
     _draw_errors(clean, candidates, "clean", "o-", "#000000", "clean")
     _draw_errors(attacked, candidates, "exact", "s-", "#009E73", "attacked exactly")
@@ -195,7 +195,7 @@ def alpha_search(candidates, title=""):
     attacked.set_title(f"FGSM with CE at ε = {candidates[0].epsilon:g}", fontsize=10)
     attacked.set_xlabel("order α trained with")
     figure.suptitle(title, parse_math=False)
-    return _rendered(figure)
+    return rendered(figure)
 
 
 def _draw_errors(axes, candidates, name, style, colour, label):
@@ -210,33 +210,11 @@ def _draw_errors(axes, candidates, name, style, colour, label):
     )
 
 
-def _figure(**arguments):
-    from matplotlib.figure import Figure
-
-    return Figure(layout="constrained", **arguments)
-
-
 def _draw_curve(axes, series, style, colour, label):
     epochs, mean, error = _curve(series)
     axes.plot(epochs, mean, style, color=colour, label=label)
     low, high = np.subtract(mean, error), np.add(mean, error)
     axes.fill_between(epochs, low, high, color=colour, alpha=0.15, linewidth=0)
-
-
-def _rendered(figure):
-    """The figure in both formats: no date, no version and no random names in the files."""
-    import matplotlib
-
-    pictures = {}
-    with matplotlib.rc_context({"svg.hashsalt": "hr_keras"}):
-        for kind, metadata in (
-            ("png", {"Software": None}),
-            ("svg", {"Date": None, "Creator": None}),
-        ):
-            buffer = io.BytesIO()
-            figure.savefig(buffer, format=kind, dpi=150, metadata=metadata)
-            pictures[kind] = buffer.getvalue()
-    return pictures
 
 
 def _curve(series):

@@ -1,0 +1,95 @@
+"""Saved models from anywhere: loaded without running code of theirs, checked against the data."""
+
+import hashlib
+import pathlib
+import zipfile
+
+from hr_keras.logits import classifier_output
+
+
+def load_model(path):
+    """A model from a `.keras` file, in Keras' safe mode.
+
+    Raises:
+        ValueError: for a file that is none, is damaged, or asks for code of its own.
+    """
+    import keras
+
+    path = pathlib.Path(path)
+    if not path.is_file():
+        raise ValueError(f"There is no file {str(path)!r}.")
+    if not zipfile.is_zipfile(path) or path.suffix != ".keras":
+        raise ValueError(
+            f"{path} is not a Keras model: a .keras file was expected, as "
+            "model.save('model.keras') writes it. A model in another format (.h5, SavedModel) "
+            "can be loaded where it was made and saved again so."
+        )
+    try:
+        model = keras.models.load_model(path, compile=False, safe_mode=True)
+    except Exception as error:  # damage and missing classes show as any of a dozen types
+        raise ValueError(_why_not_loaded(path, str(error))) from error
+    if not isinstance(model, keras.Model):
+        raise ValueError(f"{path} does not hold a model. Received: {type(model).__name__}")
+    return model
+
+
+def _why_not_loaded(path, message):
+    first = (message.strip().splitlines() or ["no reason given"])[0][:300]
+    in_python = (
+        "build the model in Python, load its weights, and call hr_keras.audit.audit(model, "
+        "images, labels, epsilon) on it"
+    )
+    if "safe_mode" in message or "unsafe" in message or "lambda" in message.lower():
+        return (
+            f"{path} holds code (such as a Lambda layer) that would run on loading, and is "
+            "refused. If you trust where it comes from: replace the Lambda by a class registered "
+            f"with keras.saving.register_keras_serializable and save again, or {in_python}."
+        )
+    if "custom" in message or "locate" in message:
+        return (
+            f"{path} needs a class that is not known here ({first}). Two ways on: make the model "
+            f"of Keras' own layers, or {in_python}."
+        )
+    return f"{path} could not be loaded as a Keras model: {first}"
+
+
+def check_fit(model, dataset, name):
+    """A ValueError unless a model takes the images of a data set, and has its classes.
+
+    Args:
+        model: a Keras classifier.
+        dataset: a `datasets.Dataset`.
+        name: of the data set.
+    """
+    there = dataset.test.images.shape[1:]
+    wanted = _input_shape(model)
+    fits = wanted is None or (
+        len(wanted) == len(there)
+        and all(size in (None, given) for size, given in zip(wanted, there, strict=True))
+    )
+    if not fits:
+        raise ValueError(
+            f"Model {model.name!r} takes images of shape {wanted}; those of {name} are {there}. "
+            "Audit it on the data that it was trained for."
+        )
+    classes = classifier_output(model, dataset.test.images).num_classes
+    if classes != dataset.num_classes:
+        raise ValueError(
+            f"Model {model.name!r} has {classes} classes; the labels of {name} are from 0 to "
+            f"{dataset.num_classes - 1}. Audit it on the data that it was trained for."
+        )
+
+
+def _input_shape(model):
+    """Shape of one image, `None` for a side of any size; `None` where it is not known."""
+    try:
+        shape = model.input_shape
+    except (AttributeError, ValueError):  # a subclassed model
+        return None
+    return tuple(shape[1:]) if isinstance(shape, tuple) else None
+
+
+def sha256(path):
+    """The SHA-256 of a file, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,144 @@
+"""An audit as text, from its `audit.json`."""
+
+from hr_keras.report.text import plain_text, rows_markdown, share
+
+_MARKS = {"fault": "FAULT", "warning": "warning", "ok": "ok", "not applicable": "–"}
+_NORMS = {"linf": "L∞", "l2": "L2"}
+
+
+def audit_markdown(audit):
+    """Accuracy, findings, protocol and versions as Markdown.
+
+    Args:
+        audit: the dict of `audit.audit`.
+    """
+    protocol = audit["protocol"]
+    size = f"ε = {protocol['epsilon']:g} in {_NORMS[protocol['norm']]}"
+    lines = [f"# Audit of {audit_name(audit, plain_text)}", "", _summary(audit, size), ""]
+    lines += [f"## Accuracy at {size}", "", *_attacks(audit), ""]
+    lines += [
+        f"{protocol['examples']} examples; in brackets the 95 % interval (Wilson). The worst case "
+        "counts an example as robust that withstands every attack.",
+    ]
+    if "standard" not in protocol["attacks"]:
+        lines.append(
+            "A stronger attack may leave less: `--attack standard` runs those of AutoAttack."
+        )
+    lines += ["", "## Security curve", "", *_curve(audit), "", "![](curve.png)", ""]
+    if audit["pictures"]:
+        lines += ["## Adversarial examples", "", _PICTURES, "", "![](pictures.png)", ""]
+    lines += ["## Findings", "", *_findings(audit["findings"]), ""]
+    lines += ["Sources:", "", *_sources(audit["findings"]), ""]
+    lines += ["## Protocol", "", *_protocol(audit)]
+    return "\n".join(lines) + "\n"
+
+
+_PICTURES = (
+    "Over each image the decision and its probability; under each perturbation the attack. Grey "
+    "is no change."
+)
+
+
+def audit_name(audit, escape=str):
+    """The model's file, or its name, and the data."""
+    model = audit["model"].get("file", audit["model"]["name"])
+    data = audit["protocol"].get("data")
+    return escape(model) + ("" if data is None else f" on {escape(data)}")
+
+
+def _summary(audit, size):
+    (worst,) = _at(audit, "worst_case")
+    faults, warnings = (_named(audit, verdict) for verdict in ("fault", "warning"))
+    text = (
+        f"Accuracy {share(audit['clean']['accuracy'])} without an attack, "
+        f"**{share(worst['accuracy'])}** under the worst of the attacks on each example at {size}."
+    )
+    if faults:
+        text += f" **Not to be believed as it stands**: {', '.join(faults)}."
+    if warnings:
+        text += f" To be read with care: {', '.join(warnings)}."
+    if not faults and not warnings:
+        text += " No check found a masked gradient or a weak attack."
+    return text
+
+
+def _named(audit, verdict):
+    return [f"`{one['name']}`" for one in audit["findings"] if one["verdict"] == verdict]
+
+
+def _at(audit, attack):
+    return [
+        row
+        for row in audit["curve"]
+        if row["attack"] == attack and row["epsilon"] == audit["protocol"]["epsilon"]
+    ]
+
+
+def _attacks(audit):
+    rows = [["none", "", _interval(audit["clean"])]]
+    for attack in audit["attacks"]:
+        (row,) = _at(audit, attack["name"])
+        rows.append([attack["name"], plain_text(attack["description"]), _interval(row)])
+    (worst,) = _at(audit, "worst_case")
+    rows.append(["**worst case**", "the worst of them for each example", _interval(worst)])
+    return rows_markdown(["attack", "what it does", "accuracy"], rows)
+
+
+def _interval(row):
+    return f"{share(row['accuracy'])} ({share(row['low'])} to {share(row['high'])})"
+
+
+def _curve(audit):
+    names = list(dict.fromkeys(row["attack"] for row in audit["curve"]))
+    found = {(row["attack"], row["epsilon"]): share(row["accuracy"]) for row in audit["curve"]}
+    rows = [["0", *[share(audit["clean"]["accuracy"])] * len(names)]]
+    rows += [
+        [f"{epsilon:g}", *(found[name, epsilon] for name in names)]
+        for epsilon in audit["protocol"]["epsilons"]
+    ]
+    return rows_markdown(["ε", *(name.replace("_", " ") for name in names)], rows)
+
+
+def _findings(findings):
+    order = list(_MARKS)
+    rows = [
+        [
+            _MARKS[one["verdict"]],
+            f"`{one['name']}`",
+            plain_text(one["meaning"]),
+            _number(one["measured"]),
+            _number(one["threshold"]),
+        ]
+        for one in sorted(findings, key=lambda one: order.index(one["verdict"]))
+    ]
+    return rows_markdown(["verdict", "check", "meaning", "measured", "threshold"], rows)
+
+
+def _sources(findings):
+    by_source = {}
+    for one in findings:
+        by_source.setdefault(one["source"], []).append(f"`{one['name']}`")
+    return [f"- {plain_text(source)}: {', '.join(names)}" for source, names in by_source.items()]
+
+
+def _number(value):
+    return "–" if value is None else f"{value:.3g}"
+
+
+def _protocol(audit):
+    model, protocol = audit["model"], audit["protocol"]
+    told = {
+        "model": f"{plain_text(model['name'])}, {model['parameters']:,} parameters, "
+        f"{model['classes']} classes, returns {model['output']}",
+        "SHA-256 of the file": model.get("sha256"),
+        "data": None
+        if "data" not in protocol
+        else f"{plain_text(protocol['data'])}, the first {protocol['examples']} of the "
+        f"{protocol['split']} split",
+        "pixels": f"from {protocol['bounds'][0]:g} to {protocol['bounds'][1]:g}",
+        "seed": protocol["seed"],
+        "batch size": protocol["batch_size"],
+        "versions": ", ".join(f"{k} {v}" for k, v in audit["versions"].items()),
+        "seconds": f"{audit['seconds']:g}",
+    }
+    return [f"- {name}: {value}" for name, value in told.items() if value is not None]

@@ -1,0 +1,23 @@
+"""What a result was made with."""
+
+import platform
+
+
+def versions():
+    """Versions, and what else the last bits of a result depend on, a dict."""
+    import keras
+    import numpy as np
+    import tensorflow as tf
+
+    from hr_keras import __version__
+
+    return {
+        "hr_keras": __version__,
+        "keras": keras.__version__,
+        "tensorflow": tf.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        # 0: as many as there are cores. The last bits of what is trained depend on it.
+        "threads": tf.config.threading.get_intra_op_parallelism_threads(),
+    }

@@ -1,0 +1,199 @@
+"""The audit of a saved classifier: its numbers, its files, what it refuses."""
+
+import base64
+import json
+
+import keras
+import numpy as np
+import pytest
+from conftest import linear_model
+from keras import layers
+
+from hr_keras import audit, loading, outputs
+
+EPSILON = 0.1
+BOUNDS = (-10.0, 10.0)
+
+
+def examples(n=60):
+    generator = np.random.default_rng(1)
+    images = generator.normal(size=(n, 2, 2, 3)).astype("float32")
+    labels = np.asarray(linear_model(1.0)(images)).argmax(axis=1)
+    labels[::7] = (labels[::7] + 1) % 3  # some are wrong from the start
+    return images, labels
+
+
+@pytest.fixture(scope="module")
+def result():
+    return audit.audit(linear_model(1.0), *examples(), EPSILON, bounds=BOUNDS)
+
+
+def margins(images, labels):
+    """(z_y − z_k) / ‖w_y − w_k‖₁, the least over k ≠ y: the distance in L∞ to a wrong answer."""
+    weights, bias = (np.asarray(w, "float64") for w in linear_model(1.0).get_weights())
+    logits = images.reshape(len(images), -1) @ weights + bias
+    rows = np.arange(len(labels))
+    gaps = logits[rows, labels][:, None] - logits
+    norms = np.abs(weights[:, labels].T[:, :, None] - weights[None]).sum(axis=1)
+    norms[rows, labels] = 1.0
+    gaps[rows, labels] = np.inf
+    return (gaps / norms).min(axis=1)
+
+
+def test_accuracies_of_a_linear_model_are_those_of_its_margins(result):
+    distance = margins(*examples())
+    assert result["clean"]["accuracy"] == pytest.approx((distance > 0).mean())
+    for row in result["curve"]:
+        exact = (distance > row["epsilon"]).mean()
+        assert row["accuracy"] >= exact - 1e-9
+        if row["attack"] in ("pgd", "fast", "worst_case"):
+            assert row["accuracy"] == pytest.approx(exact)
+    for row in result["examples"]["withstood"]:
+        if row["attack"] == "worst_case":
+            assert row["examples"] == np.flatnonzero(distance > row["epsilon"]).tolist()
+
+
+def test_the_worst_case_is_no_better_than_any_attack(result):
+    accuracy = {(row["attack"], row["epsilon"]): row["accuracy"] for row in result["curve"]}
+    for (_, epsilon), value in accuracy.items():
+        assert accuracy["worst_case", epsilon] <= value <= result["clean"]["accuracy"]
+    for row in result["curve"]:
+        assert 0 <= row["low"] <= row["accuracy"] <= row["high"] <= 1
+
+
+@pytest.mark.parametrize(("k", "n", "low", "high"), [(0, 10, 0, 0.2775), (5, 10, 0.2366, 0.7634)])
+def test_the_interval_is_wilsons(k, n, low, high):
+    """Newcombe 1998, table I, and by hand."""
+    found = audit._accuracy(np.arange(n) < k)
+    assert (found["low"], found["high"]) == pytest.approx((low, high), abs=2e-4)
+
+
+def test_pictures_hold_images_that_fool_inside_the_ball(result):
+    images, labels = examples()
+    assert 1 <= len(result["pictures"]) <= audit.PICTURES
+    for picture in result["pictures"]:
+        clean, adversarial = (
+            np.frombuffer(base64.b64decode(picture[key]["base64"]), "<f4").reshape(2, 2, 3)
+            for key in ("image", "adversarial_image")
+        )
+        np.testing.assert_array_equal(clean, images[picture["example"]])
+        assert np.abs(adversarial - clean).max() <= EPSILON * (1 + 1e-5)
+        decision = np.asarray(linear_model(1.0)(adversarial[None]))[0]
+        assert decision.argmax() == picture["adversarial"] != picture["label"]
+        assert decision.max() == pytest.approx(picture["adversarial_probability"], abs=1e-5)
+        assert picture["predicted"] == picture["label"] == labels[picture["example"]]
+
+
+def test_json_holds_everything_that_is_drawn(result, tmp_path):
+    """The same bytes from the file as from the result, twice."""
+    again = json.loads(json.dumps(result, allow_nan=False))
+    for folder, content in (("one", result), ("two", again)):
+        outputs.audit(tmp_path / folder, content)
+    first, second = (
+        {path.name: path.read_bytes() for path in (tmp_path / folder).iterdir()}
+        for folder in ("one", "two")
+    )
+    assert first == second
+    assert set(first) == {
+        "audit.json", "audit.md", "curve.png", "curve.svg", "pictures.png", "pictures.svg"
+    }  # fmt: skip
+    assert audit.read(tmp_path / "one") == again
+    text = first["audit.md"].decode()
+    for finding in result["findings"]:
+        assert finding["name"] in text
+    for key in ("protocol", "versions", "attacks", "model"):
+        assert result[key]
+
+
+def test_text_from_a_model_is_shown_as_it_stands(result):
+    hostile = {**result, "model": {**result["model"], "file": "<img src=x>|`[a](b)\n# x.keras"}}
+    text = outputs.report.audit_markdown(hostile)
+    assert "<img" not in text.replace("\\<img", "")
+    assert text.splitlines()[0].startswith("# Audit of \\<img src=x\\>")
+
+
+def test_nothing_fooled_leaves_no_picture(tmp_path):
+    images, labels = examples()
+    far = margins(images, labels) > 0.25
+    result = audit.audit(
+        linear_model(1.0), images[far], labels[far], 0.1, attacks="fgsm", bounds=BOUNDS
+    )
+    assert result["pictures"] == []
+    outputs.audit(tmp_path, result)
+    assert not (tmp_path / "pictures.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"epsilon": 0.0}, "`epsilon` must be greater than 0"),
+        ({"epsilon": float("nan")}, "`epsilon`"),
+        ({"norm": "l1"}, "`norm` must be one of"),
+        ({"attacks": ()}, "at least one"),
+        ({"attacks": ("pgd", "pgd")}, "none twice"),
+        ({"attacks": "standart"}, "Did you mean 'standard'"),
+        ({"seed": -1}, "`seed`"),
+        ({"labels": np.full(60, 3)}, "class numbers from 0 to 2. Received: from 3 to 3"),
+        ({"labels": np.eye(3)[np.zeros(60, int)]}, "class numbers"),
+        ({"images": np.zeros((60, 2, 2, 3), "uint8")}, "floating point"),
+        ({"model": "model.keras"}, "must be a keras.Model. Received: str"),
+        (
+            {"model": keras.Sequential([keras.Input((2, 2, 3)), layers.Dense(3)])},
+            r"one tensor of shape \(n, classes\)",
+        ),
+    ],
+)
+def test_bad_arguments(changes, message):
+    images, labels = examples()
+    arguments = {"model": linear_model(1.0), "images": images, "labels": labels,
+                 "epsilon": 0.1, "bounds": BOUNDS, "attacks": "fgsm", **changes}  # fmt: skip
+    with pytest.raises(ValueError, match=message):
+        audit.audit(**arguments)
+
+
+class NobodyKnows(layers.Layer):
+    def call(self, inputs):
+        return inputs
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Files that are no model to be audited, by name."""
+    (tmp_path / "text.keras").write_text("not a model")
+    keras.Sequential([keras.Input((4,)), layers.Lambda(lambda x: x), layers.Dense(3)]).save(
+        tmp_path / "code.keras"
+    )
+    keras.Sequential([keras.Input((4,)), NobodyKnows(), layers.Dense(3)]).save(
+        tmp_path / "unknown.keras"
+    )
+    model = linear_model(1.0)
+    model.save(tmp_path / "whole.keras")
+    model.save(tmp_path / "old.h5")
+    half = (tmp_path / "whole.keras").read_bytes()
+    (tmp_path / "half.keras").write_bytes(half[: len(half) // 2])
+    np.savez(tmp_path / "arrays.npz", a=1)
+    (tmp_path / "arrays.npz").rename(tmp_path / "arrays.keras")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("missing.keras", "There is no file"),
+        ("text.keras", "is not a Keras model: a .keras file was expected"),
+        ("half.keras", "is not a Keras model"),
+        ("arrays.keras", "could not be loaded as a Keras model"),
+        ("old.h5", r"a .keras file was expected"),
+        ("code.keras", "holds code .* refused. If you trust where it comes from"),
+        ("unknown.keras", "needs a class that is not known here"),
+    ],
+)
+def test_files_that_are_no_model(folder, name, message):
+    with pytest.raises(ValueError, match=message):
+        loading.load_model(folder / name)
+
+
+def test_a_whole_file_is_loaded(folder):
+    model = loading.load_model(folder / "whole.keras")
+    images, _ = examples()
+    np.testing.assert_array_equal(model(images), linear_model(1.0)(images))

@@ -1,0 +1,333 @@
+"""A zoo of broken defences, each to be found out under its name, and honest models."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+from test_attacks_iterative import right
+from test_evaluation import counted, counting_model
+
+from hr_keras import HRLoss, diagnostics
+from hr_keras.attacks import PGD
+from hr_keras.diagnostics import strength
+from hr_keras.diagnostics.finding import difference
+
+EPSILON = 0.1
+NAMES = {
+    "probabilities_output", "zero_gradients", "no_gradient", "nonfinite_gradients",
+    "randomized_forward", "not_monotone", "chance_not_reached", "single_step_stronger",
+    "gradient_free_stronger", "not_converged", "loss_still_rising", "silent_success",
+    "rough_loss", "collapsed",
+}  # fmt: skip
+
+
+def perceptron(before=(), hidden="relu", between=(), after=()):
+    """A small classifier of digits; `before`, `between` and `after` are what a defence adds."""
+    return keras.Sequential(
+        [
+            keras.Input((28, 28, 1)),
+            *before,
+            layers.AveragePooling2D(2),
+            layers.Flatten(),
+            layers.Dense(32, activation=hidden, name="hidden"),
+            *between,
+            layers.Dense(10, name="logits"),
+            *(after or (layers.Softmax(),)),
+        ]
+    )
+
+
+class Function(layers.Layer):
+    """A function of tensors as a layer."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def call(self, inputs):
+        return self.function(inputs)
+
+
+class DropoutLeftOn(layers.Dropout):
+    def call(self, inputs, training=None):
+        return super().call(inputs, training=True)
+
+
+class RandomResize(layers.Layer):
+    """Pads to 32 × 32 at a random place, after a resize to 24 … 30 pixels a side."""
+
+    def __init__(self):
+        super().__init__()
+        self.generator = keras.random.SeedGenerator(0)
+
+    def call(self, images):
+        import tensorflow as tf
+
+        def resized(side):
+            image = tf.image.resize(images, (side, side))
+            return tf.image.resize(tf.image.pad_to_bounding_box(image, 0, 0, 30, 30), (28, 28))
+
+        choice = keras.random.randint((), 0, 4, seed=self.generator)
+        branches = [lambda side=side: resized(side) for side in (24, 26, 28, 30)]
+        return tf.ensure_shape(tf.switch_case(choice, branches), images.shape)
+
+
+@pytest.fixture(scope="module")
+def train(digits):
+    return digits.train.images[:1500], digits.train.labels[:1500]
+
+
+@pytest.fixture(scope="module")
+def test(digits):
+    return digits.test.images[:120], digits.test.labels[:120]
+
+
+@pytest.fixture(scope="module")
+def honest():
+    """One model for all that differ in their weights alone: its attacks are compiled once."""
+    return perceptron()
+
+
+@pytest.fixture(scope="module")
+def trained(train):
+    """Weights of a classifier trained on CE."""
+    return fitted("sparse_categorical_crossentropy", train, epochs=8)
+
+
+def fitted(loss, data, epochs, learning_rate=0.003):
+    keras.utils.set_random_seed(0)
+    model = perceptron()
+    model.compile(keras.optimizers.Adam(learning_rate), loss=loss)
+    model.fit(*data, batch_size=50, epochs=epochs, verbose=0)
+    return model.get_weights()
+
+
+def check(model, test, epsilon=EPSILON, **options):
+    findings = diagnostics.check(model, *test, epsilon, **options)
+    assert {finding.name for finding in findings} == NAMES
+    for finding in findings:
+        print(finding)
+        assert finding.verdict in diagnostics.VERDICTS
+        assert finding.meaning.endswith((".", ")"))
+        assert finding.source
+        assert (finding.measured is None) == (finding.verdict == "not applicable")
+    return {finding.name: finding for finding in findings}
+
+
+def wrong(findings):
+    return {
+        name: finding.verdict
+        for name, finding in findings.items()
+        if finding.verdict in ("warning", "fault")
+    }
+
+
+def test_a_classifier_trained_on_ce_is_honest(honest, trained, test):
+    honest.set_weights(trained)
+    findings = check(honest, test)
+    assert wrong(findings) == {}
+    assert findings["collapsed"].measured > 0.8
+
+
+def test_a_classifier_trained_on_adversarial_examples_is_honest(honest, train, test):
+    keras.utils.set_random_seed(0)
+    model = perceptron()
+    model.compile(keras.optimizers.Adam(0.003), "sparse_categorical_crossentropy")
+    attack = PGD(EPSILON, n_iter=7, stop_early=False)
+    for _ in range(6):
+        for first in range(0, len(train[0]), 100):
+            images, labels = (array[first : first + 100] for array in train)
+            model.train_on_batch(attack(model, images, labels), labels)
+    honest.set_weights(model.get_weights())
+    findings = check(honest, test)
+    assert wrong(findings) == {}
+    assert "withstand PGD" in findings["loss_still_rising"].meaning
+
+
+def test_an_honest_classifier_in_l2(honest, trained, test):
+    honest.set_weights(trained)
+    assert wrong(check(honest, test, epsilon=1.0, norm="l2")) == {}
+
+
+def test_logits_times_1000(honest, trained, test):
+    *rest, weights, bias = trained
+    honest.set_weights([*rest, 1000 * weights, 1000 * bias])
+    findings = check(honest, test)
+    assert wrong(findings) == {"zero_gradients": "warning"}
+    assert "% of the examples have an exactly zero gradient through the model's softmax" in (
+        findings["zero_gradients"].meaning
+    )
+
+
+def test_hr_trained_until_its_softmax_saturates(honest, train, test):
+    honest.set_weights(fitted(HRLoss(1.6), train, epochs=15, learning_rate=0.03))
+    assert wrong(check(honest, test)) == {"zero_gradients": "warning"}
+
+
+def test_a_collapsed_classifier(honest, trained, test):
+    honest.set_weights([0 * weight for weight in trained])
+    assert wrong(check(honest, test))["collapsed"] == "fault"
+
+
+def zoo():
+    """Name → the model, what it is to be found out for, and with what verdict."""
+    return {
+        "softmax in float16": (
+            perceptron(after=[Function(lambda z: ops.softmax(ops.cast(z, "float16")))]),
+            "probabilities_output",
+            "warning",
+        ),
+        "probabilities of no softmax": (
+            perceptron(after=[Function(lambda z: ops.exp(z) / ops.sum(ops.exp(z), -1)[:, None])]),
+            "probabilities_output",
+            "warning",
+        ),
+        "quantised input": (
+            perceptron(before=[Function(lambda x: ops.round(x * 7) / 7)]),
+            "no_gradient",
+            "fault",
+        ),
+        "step activation": (
+            perceptron(hidden=lambda x: ops.cast(x > 0.5, "float32")),
+            "no_gradient",
+            "fault",
+        ),
+        "dropout left on": (
+            perceptron(between=[DropoutLeftOn(0.3)]),
+            "randomized_forward",
+            "fault",
+        ),
+        "random resize": (perceptron(before=[RandomResize()]), "randomized_forward", "fault"),
+        "saturated ReLU head": (
+            perceptron(after=[layers.ReLU(max_value=1.0)]),
+            "zero_gradients",
+            "fault",
+        ),
+    }
+
+
+@pytest.mark.parametrize("name", zoo())
+def test_the_zoo(name, trained, test):
+    model, finding, verdict = zoo()[name]
+    model.set_weights(trained)
+    findings = check(model, test)
+    assert findings[finding].verdict == verdict
+    if finding == "no_gradient":  # and what a user most wants to be told
+        assert findings["gradient_free_stronger"].verdict == "fault"
+
+
+def test_a_square_root_without_a_slope_at_zero(trained, test):
+    """Black pixels: the gradient of √x is infinite there, and NaN behind a ReLU."""
+    model = perceptron(before=[Function(ops.sqrt)])
+    model.set_weights(trained)
+    findings = check(model, test)
+    assert findings["nonfinite_gradients"].verdict == "fault"
+    assert findings["nonfinite_gradients"].measured == 1
+
+
+def test_a_wrinkled_loss_leads_pgd_astray(trained, test):
+    """A fine ripple in the pixels: its slope is 20 times that of what it lies on."""
+    model = perceptron(before=[Function(lambda x: x + 0.02 * ops.sin(1000 * x))])
+    model.set_weights(trained)
+    found = wrong(check(model, test))
+    assert found["gradient_free_stronger"] == "fault"
+
+
+def test_examples_carried_over_are_stronger_than_a_masked_gradient(trained, test):
+    """Those of the same network with a gradient."""
+    model = perceptron(hidden=lambda x: ops.cast(x > 0.5, "float32"))
+    other = perceptron()
+    for each in (model, other):
+        each.set_weights(trained)
+    finding = check(model, test, others=[other])["gradient_free_stronger"]
+    assert finding.verdict == "fault"
+    assert "transfer" in finding.meaning
+
+
+class Downhill(PGD):
+    """Right in its first step alone."""
+
+    def _direction(self, state, gradient):
+        return super()._direction(state, gradient if self.n_iter == 1 else -gradient)
+
+
+class Hesitant(PGD):
+    """Steps that together go nowhere near the border, from the image on."""
+
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **{**options, "random_start": False, "step_size": 0.01})
+
+
+class Forgetful(PGD):
+    def _perturb(self, task):
+        return super()._perturb(task)._replace(images=task.images)
+
+
+class AfraidOfHeights(PGD):
+    """Makes no step where ε is greater than 0.15."""
+
+    def __init__(self, epsilon, *arguments, **options):
+        small = {} if epsilon < 0.15 else {"step_size": 1e-9, "random_start": False}
+        super().__init__(epsilon, *arguments, **{**options, **small})
+
+
+@pytest.mark.parametrize(
+    ("broken", "expected"),
+    [
+        (Downhill, {"single_step_stronger": "fault", "chance_not_reached": "fault",
+                    "gradient_free_stronger": "fault"}),
+        (Hesitant, {"not_converged": "warning", "loss_still_rising": "warning"}),
+        (Forgetful, {"silent_success": "fault"}),
+        (AfraidOfHeights, {"not_monotone": "fault", "chance_not_reached": "fault"}),
+    ],
+)  # fmt: skip
+def test_a_broken_attack_is_found_out(broken, expected, honest, trained, test, monkeypatch):
+    """On an honest model: it is the attack that these checks judge."""
+    monkeypatch.setattr(strength, "PGD", broken)
+    honest.set_weights(trained)
+    assert expected.items() <= wrong(check(honest, test)).items()
+
+
+def test_the_same_seed_gives_the_same_findings(honest, trained, test):
+    honest.set_weights(trained)
+    first, second = (diagnostics.check(honest, *test, EPSILON, seed=3) for _ in range(2))
+    assert first == second
+
+
+def test_the_budget_of_passes_is_kept():
+    """Where next to nothing is fooled: the dearest that it gets. The second time, in no trace."""
+    model, (images, labels) = counting_model(), right(30)
+    diagnostics.check(model, images, labels, 1e-6)
+    findings, cost = counted(lambda: diagnostics.check(model, images, labels, 1e-6))
+    assert "PGD leaves 100 % of the examples" in findings[-1].meaning
+    assert 300 < cost["backward"] <= 5 + 360
+    assert cost["forward"] - cost["backward"] <= 30 + 600
+    assert cost["traces"] == 1  # the eager pass that shows the dtype of the output
+
+
+@pytest.mark.parametrize(
+    ("share", "n", "expected"), [(0.005, 1000, 0.005), (0.005, 100, 0.015), (0.02, 10, 0.15)]
+)
+def test_one_example_is_no_difference(share, n, expected):
+    assert difference(share, n) == pytest.approx(expected)
+    assert 1 / n < difference(share, n) or share > 1 / n
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"epsilon": 0}, "`epsilon` must be greater than 0"),
+        ({"epsilon": -1}, "`epsilon` must be a finite number"),
+        ({"norm": "l1"}, "`norm`"),
+        ({"seed": -1}, "`seed`"),
+        ({"batch_size": 0}, "`batch_size`"),
+        ({"bounds": (1, 0)}, "`bounds`"),
+        ({"images": np.zeros((1, 28, 28, 1), "float32"), "labels": [0]}, "at least two"),
+        ({"labels": np.full(120, 10)}, "class numbers from 0 to 9"),
+        ({"images": np.zeros((120, 28, 28, 1), "uint8")}, "floating point"),
+    ],
+)
+def test_bad_input(honest, test, changes, message):
+    arguments = {"images": test[0], "labels": test[1], "epsilon": EPSILON, **changes}
+    with pytest.raises(ValueError, match=message):
+        diagnostics.check(honest, **arguments)
