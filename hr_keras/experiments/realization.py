@@ -15,7 +15,6 @@ import pathlib
 import time
 
 import keras
-import numpy as np
 
 from hr_keras import (
     callbacks,
