@@ -55,6 +55,7 @@ def prepared(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_several_data_sets_share_a_table(prepared, tmp_path):
     """One with a column in the paper and one without; then again from the folder alone."""
     file = tmp_path / "a|b*.npz"
@@ -81,6 +82,7 @@ def test_several_data_sets_share_a_table(prepared, tmp_path):
     assert contents(tmp_path / "runs") == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["cifar10", "svhn"])
 def test_the_resnet_presets_run_end_to_end(name, prepared, tmp_path):
     """Through tensorflow-datasets, on 100 generated images."""
@@ -125,6 +127,7 @@ def test_committed_results_regenerate_without_training(command, folder, tmp_path
     assert contents(tmp_path / "copy") == contents(folder)
 
 
+@pytest.mark.slow
 def test_pictures_of_saved_results_and_of_older_ones(prepared, tmp_path, monkeypatch):
     """Every drawing command: trains, draws again from the files alone, makes what is missing."""
     file = tmp_path / "digits.npz"

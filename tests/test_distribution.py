@@ -396,6 +396,7 @@ def test_two_workers_train_the_model_that_one_process_trains(tmp_path):
         assert found["any"] == [True, False]
 
 
+@pytest.mark.slow
 def test_a_table_by_two_workers_is_that_of_one_process(tmp_path):
     data = datasets.load("mnist10k", validation=0)
     np.savez(

@@ -160,7 +160,9 @@ def assert_same_results(folder, other):
     assert not list(folder.glob("*.checkpoint*"))
 
 
-@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "signal_number", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)]
+)
 def test_interrupted_training_ends_with_the_same_bits(tmp_path, small_npz, signal_number):
     """Stopped as soon as a first checkpoint is there, started again, against never stopped."""
     command = [
@@ -470,6 +472,7 @@ def test_unknown_presets_are_refused():
         Protocol.from_json("{}")
 
 
+@pytest.mark.slow
 def test_mirrored_replicas_give_the_same_table(tiny, run, tmp_path):
     """Four replicas on logical CPUs against one device, the whole realization."""
     protocol = dataclasses.replace(tiny, strategy="mirrored", realizations=1)
