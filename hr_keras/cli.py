@@ -269,6 +269,7 @@ def _make(options, plan, write, losses):
     from rich.markdown import Markdown
 
     from hr_keras import distribution
+    from hr_keras.experiments import jobs as processes
     from hr_keras.experiments import table as experiment
     from hr_keras.logits import check_backend
 
@@ -276,12 +277,13 @@ def _make(options, plan, write, losses):
     workers = distribution.get_strategy(plan.runs[0].protocol.strategy)
     chief = distribution.is_chief(workers)
     console = Console(quiet=not chief)
-    if chief:  # what is wrong is said before the progress bar
-        for run in plan.runs:
-            experiment.open_folder(run.folder, run.protocol)
     jobs = options.jobs
     if jobs is None:
         jobs = experiment.default_jobs(plan.runs[0].protocol, losses)
+    processes.check(jobs)
+    if chief:  # what is wrong is said before the progress bar
+        for run in plan.runs:
+            experiment.open_folder(run.folder, run.protocol)
     with _progress(console, plan, losses) as on_epoch:
         results = [
             experiment.run(*run, options.data_dir, functools.partial(on_epoch, k), losses, jobs)

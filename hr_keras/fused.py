@@ -82,11 +82,15 @@ def value_and_gradient(labels, logits, alpha, weights):
     statistics = information.hr_statistics(labels, log_q, alpha, weights)
     entropy, divergence = information.entropy_and_divergence(statistics, alpha)
     v = weights / ops.where(statistics[3] > 0, statistics[3], 1.0)
-    exponents = information.renyi_exponent(labels, log_q, alpha) - (alpha - 1.0) * divergence
-    tilted = v * ops.exp(ops.where(weights > 0, exponents, 0.0))
+    # By the sum that goes with the largest exponent: large exponents keep their digits.
+    exponents = information.renyi_exponent(labels, log_q, alpha) - statistics[0]
+    tilted = weights * ops.exp(ops.where(weights > 0, exponents, 0.0))
+    tilted = tilted / ops.where(statistics[3] > 0, statistics[2], 1.0)
     q = ops.exp(log_q)
     of_divergence = q - ops.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
-    excess = log_q + ops.expand_dims(information.conditional_entropy(log_q), axis=-1)
+    excess = ops.maximum(log_q, information.LOWEST) + ops.expand_dims(
+        information.conditional_entropy(log_q), axis=-1
+    )
     gradient = tilted[:, None] * of_divergence - v[:, None] * q * excess
     return entropy + divergence, gradient
 

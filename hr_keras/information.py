@@ -11,7 +11,7 @@ import keras
 from keras import ops
 
 # Stands for log 0 where the true value, minus infinity, would turn 0·log 0 into NaN.
-_LOWEST = -1e30
+LOWEST = -1e30
 
 
 def log_probabilities(outputs, from_logits=False):
@@ -45,7 +45,7 @@ def conditional_entropy(log_q):
     Returns:
         `(...)`, each between 0 and log(classes). 0·log 0 counts as 0.
     """
-    return -ops.sum(ops.exp(log_q) * ops.maximum(log_q, _LOWEST), axis=-1)
+    return -ops.sum(ops.exp(log_q) * ops.maximum(log_q, LOWEST), axis=-1)
 
 
 def are_distributions(labels, log_q):
@@ -66,7 +66,7 @@ def cross_entropy(labels, log_q):
         `(...)`. NaN where a class number is not one of 0 … classes − 1.
     """
     if are_distributions(labels, log_q):
-        return -ops.sum(labels * ops.maximum(log_q, _LOWEST), axis=-1)
+        return -ops.sum(labels * ops.maximum(log_q, LOWEST), axis=-1)
     classes = log_q.shape[-1]
     valid = ops.logical_and(labels >= 0, labels < classes)
     index = ops.expand_dims(ops.where(valid, labels, 0), axis=-1)

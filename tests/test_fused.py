@@ -77,7 +77,24 @@ def test_the_kernel_keeps_its_digits_and_stays_finite(alpha, dtype):
         value, gradient = run(labels, logits, np.ones(N), alpha, dtype)
         assert value == pytest.approx(expected, rel=2e-5 if dtype == "float32" else 1e-9)
         assert np.isfinite(gradient).all()
-        np.testing.assert_allclose(gradient.sum(axis=1), 0, atol=1e-6)
+        weights = np.exp(exponents - highest)
+        expected = weights[:, None] / weights.sum() * (np.exp(log_q) - np.eye(CLASSES)[labels])
+        own = -(np.exp(log_q) * log_q).sum(axis=1, keepdims=True)
+        expected -= np.exp(log_q) * (log_q + own) / N
+        np.testing.assert_allclose(gradient, expected, atol=2e-6 if dtype == "float32" else 1e-12)
+
+
+def test_classes_that_are_ruled_out_change_nothing():
+    generator = np.random.default_rng(0)
+    logits, labels = generator.normal(size=(N, CLASSES)), np.array([0, 1, 2, 0, 1])
+    logits[:, 3] = -np.inf
+    value, gradient = run(labels, logits, np.ones(N))
+    p = reference.one_hot(labels, CLASSES - 1)
+    expected = reference.hr(p, reference.log_softmax(logits[:, :3]), 1.6)
+    assert value == pytest.approx(expected, rel=1e-9)
+    slope = reference.hr_gradient(logits[:, :3], p, 1.6)
+    np.testing.assert_allclose(gradient[:, :3], slope, rtol=1e-5, atol=1e-8)
+    assert not gradient[:, 3].any()
 
 
 def test_no_weight_gives_nothing_and_no_number_is_hidden():

@@ -87,7 +87,7 @@ def run(function, tasks, jobs, on_report=None):
 def _message(worker, task):
     try:
         return worker.recv()
-    except EOFError:
+    except (EOFError, ConnectionResetError):
         raise RuntimeError(
             f"a process ended before its task {task} did: was there not enough memory? "
             "What is done is kept; the same command goes on from there."

@@ -150,8 +150,8 @@ def run(protocol, folder, data_dir=None, on_epoch=None, losses=LOSSES, jobs=1):
         ValueError: for more `jobs` than cores, or than 1 where one model has several devices.
     """
     strategy = distribution.get_strategy(protocol.strategy)
-    if jobs > 1:
-        _check_one_device(processes.check(jobs), strategy)
+    if processes.check(jobs) > 1:
+        _check_one_device(jobs, strategy)
     if distribution.is_chief(strategy):
         open_folder(folder, protocol)
     tasks = [
@@ -183,7 +183,8 @@ def _report(on_epoch, loss, index):
 
 def default_jobs(protocol, losses=LOSSES):
     """As many jobs as cores, where a model trains on one device that is a CPU; else 1."""
-    if distribution.get_strategy(protocol.strategy).num_replicas_in_sync > 1:
+    strategy = distribution.get_strategy(protocol.strategy)
+    if distribution.is_multi_worker(strategy) or strategy.num_replicas_in_sync > 1:
         return 1
     if distribution.gpu_count() > 0:
         return 1
@@ -191,9 +192,9 @@ def default_jobs(protocol, losses=LOSSES):
 
 
 def _check_one_device(jobs, strategy):
-    if strategy.num_replicas_in_sync > 1:
+    if distribution.is_multi_worker(strategy) or strategy.num_replicas_in_sync > 1:
         raise ValueError(
-            f"`jobs` must be 1 where a model trains on {strategy.num_replicas_in_sync} devices. "
+            "`jobs` must be 1 where a model trains on several devices or with workers. "
             f"Received: {jobs}"
         )
 
