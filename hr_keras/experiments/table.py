@@ -4,7 +4,7 @@ import dataclasses
 import pathlib
 import statistics
 
-from hr_keras import distribution
+from hr_keras import datasets, distribution
 from hr_keras.attacks.objectives import ROUTES
 from hr_keras.experiments import jobs as processes
 from hr_keras.experiments import paper, realization, strong
@@ -162,6 +162,8 @@ def run(protocol, folder, data_dir=None, on_epoch=None, losses=LOSSES, jobs=1):
     reports = [_report(on_epoch, loss, index) for _, loss, index, *_ in tasks]
     if jobs > 1:
         new = [k for k, task in enumerate(tasks) if not _is_done(task)]
+        if new and protocol.dataset in datasets.TFDS:
+            datasets.load(protocol.dataset, data_dir=data_dir)  # prepared once, not by all at once
         processes.run(
             realization.run, [tasks[k] for k in new], jobs, lambda k, done: reports[new[k]](done)
         )
