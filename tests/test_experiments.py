@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from hr_keras import datasets, evaluation, plots, report
-from hr_keras.experiments import realization, table
+from hr_keras.experiments import checkpoint, realization, table
 from hr_keras.experiments.protocol import PRESETS, Protocol, from_preset
 from hr_keras.files import write_atomically
 
@@ -176,8 +176,8 @@ def test_interrupted_training_ends_with_the_same_bits(tmp_path, small_npz, signa
         # Where a shell has started the tests in the background, they ignore SIGINT.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    checkpoint = tmp_path / "stopped" / "realization-0-ce.checkpoint.npz"
-    while not checkpoint.exists() and process.poll() is None:
+    first = tmp_path / "stopped" / "realization-0-ce.checkpoint.npz"
+    while not first.exists() and process.poll() is None:
         time.sleep(0.02)
     process.send_signal(signal_number)
     _, errors = process.communicate(timeout=60)
@@ -198,6 +198,32 @@ def test_a_file_of_other_content_is_another_protocol(tiny, run, tmp_path):
         np.savez(path, **{**arrays, "y_test": arrays["y_test"][::-1]})
     with pytest.raises(ValueError, match="dataset_sha256"):
         table.open_folder(tmp_path / "run", from_preset("quick", dataset=str(path)))
+
+
+def test_a_damaged_checkpoint_never_displaces_a_whole_one(linear, tmp_path, monkeypatch):
+    """Not even where the disk is full when the next one is to be written."""
+    linear.compile("sgd", loss="mse")
+    linear.optimizer.build(linear.trainable_variables)
+    path = tmp_path / "a.checkpoint.npz"
+    written = checkpoint.Checkpoint(path)
+    written.set_model(linear)
+    for epoch in (0, 1):
+        written.on_epoch_end(epoch, {"loss": 1.0})
+    path.write_bytes(b"damaged")
+    again = checkpoint.Checkpoint(path)
+    again.set_model(linear)
+    again.restore(linear)
+    assert len(again.epochs) == 1
+
+    def full(path, content):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(checkpoint, "write_atomically", full)
+    with pytest.raises(OSError, match="No space"):
+        again.on_epoch_end(1, {"loss": 1.0})
+    after = checkpoint.Checkpoint(path)
+    after.restore(linear)
+    assert len(after.epochs) == 1
 
 
 @pytest.mark.parametrize("content", ["", "[1", '{"loss": "ce"}', "3"])

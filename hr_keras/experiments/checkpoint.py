@@ -33,6 +33,7 @@ class Checkpoint(keras.callbacks.Callback):
         self.epochs = []  # the logs of each epoch done
         self.seconds = 0.0  # spent by the sessions before this one
         self._started = time.perf_counter()
+        self._is_whole = False  # what is at `path`: else it must not displace the one before
 
     def restore(self, model):
         """Bring `model` to the state of the last whole file, if there is one."""
@@ -40,8 +41,8 @@ class Checkpoint(keras.callbacks.Callback):
         for path in (self.path, self.previous):
             found = _read(path, len(variables))
             if found is None:
-                path.unlink(missing_ok=True)  # it must not take the place of a whole one
                 continue
+            self._is_whole = path == self.path
             state, values = found
             for variable, value in zip(variables, values, strict=True):
                 variable.assign(value)
@@ -73,9 +74,11 @@ class Checkpoint(keras.callbacks.Callback):
         }
         buffer = io.BytesIO()
         np.savez(buffer, state=np.array(json.dumps(state)), **variables)
-        with contextlib.suppress(FileNotFoundError):
-            os.replace(self.path, self.previous)
+        if self._is_whole:
+            with contextlib.suppress(FileNotFoundError):
+                os.replace(self.path, self.previous)
         write_atomically(self.path, buffer.getvalue())
+        self._is_whole = True
 
 
 def _read(path, count):
