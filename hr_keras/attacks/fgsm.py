@@ -14,6 +14,7 @@ from hr_keras.attacks.attack import (
     in_batches,
     like,
 )
+from hr_keras.attacks.input_gradient import InputGradient
 from hr_keras.attacks.perturbation import linf_direction, perturb
 from hr_keras.logits import logits_of
 
@@ -130,4 +131,4 @@ def gradients(model, images, labels, objectives, through, targeted=False):
         logits = logits_of(model, images)
         values = [objective.through(through, labels, logits) for objective in objectives]
         values = [-value for value in values] if targeted else values
-    return logits, [tape.gradient(value, images, unconnected_gradients="zero") for value in values]
+    return logits, list(map(InputGradient(tape, images), values))

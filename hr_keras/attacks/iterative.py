@@ -23,6 +23,7 @@ from hr_keras.attacks.attack import (
     compiled,
     even_size,
 )
+from hr_keras.attacks.input_gradient import InputGradient
 from hr_keras.logits import logits_of
 
 # What compiled code does not depend on: arguments of it, or of the queue.
@@ -159,11 +160,11 @@ class IterativeAttack(Attack):
         import tensorflow as tf
 
         def passes(point, *labels):
-            with tf.GradientTape(watch_accessed_variables=False) as tape:
+            with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
                 tape.watch(point)
                 logits = logits_of(model, point)
                 value = self._value(self.objective.through, labels, logits)
-            gradient = tape.gradient(value, point, unconnected_gradients="zero")
+            gradient = InputGradient(tape, point)(value)
             return logits, self._score(labels, logits), gradient
 
         return _apart(passes)(state["point"], *self._labels(state))

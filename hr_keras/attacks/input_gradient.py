@@ -1,0 +1,92 @@
+"""The gradient with respect to images, by a faster way through a first convolution of one channel.
+
+Training never needs the gradient with respect to the images, attacks need no other, and
+TensorFlow's CPU kernel for it is made for many channels: on 28×28×1 images it took as long as
+all other operations of a forward pass together. One matrix product and a sum of shifted images
+give the same numbers, but for the order of the sums, in a third of the time.
+"""
+
+from hr_keras import distribution
+
+
+class InputGradient:
+    """Gradients of values with respect to `images`, in a TensorFlow graph.
+
+    Made once the values are computed, and before any gradient is.
+
+    Args:
+        tape: a persistent `tf.GradientTape` that watches `images`.
+        images: `(n, ...)` symbolic tensor.
+    """
+
+    def __init__(self, tape, images):
+        self.tape, self.images = tape, images
+        self.convolution = _first_convolution(images)
+
+    def __call__(self, value):
+        """∂Σvalue/∂images `(n, ...)`: zero where the images have no path to it."""
+        if self.convolution is not None:
+            inputs, kernel = self.convolution.inputs
+            upstream = self.tape.gradient(value, self.convolution.outputs[0])
+            if upstream is not None:  # else a gradient of its own hides the convolution
+                gradient = _transposed_convolution(upstream, kernel, inputs.shape)
+                if inputs is self.images:
+                    return gradient
+                return self.tape.gradient(inputs, self.images, output_gradients=gradient)
+        return self.tape.gradient(value, self.images, unconnected_gradients="zero")
+
+
+def _first_convolution(images):
+    """The operation that everything made of `images` passes through, if it is one for us."""
+    if distribution.gpu_count() > 0:
+        return None
+    tensor = images
+    while len(users := tensor.consumers()) == 1 and len(users[0].outputs) == 1:
+        (operation,) = users
+        if operation.type == "Conv2D":
+            return operation if _is_eligible(operation) else None
+        (tensor,) = operation.outputs
+    return None
+
+
+def _is_eligible(convolution):
+    """One channel, no strides or holes, and sizes that are known."""
+    images, kernel = convolution.inputs
+    if convolution.get_attr("data_format") != b"NHWC" or images.dtype != "float32":
+        return False
+    shapes = (*images.shape[1:], *kernel.shape)
+    if None in shapes or images.shape[-1] != 1 or kernel.shape[2] != 1:
+        return False
+    steps = [*convolution.get_attr("strides"), *convolution.get_attr("dilations")]
+    return set(steps) == {1} and convolution.get_attr("padding") in (b"VALID", b"SAME")
+
+
+def _transposed_convolution(gradient, kernel, shape):
+    """∂/∂images of a convolution of images `(n, height, width, 1)`, here `shape`.
+
+    dx[i, j] = Σ_ab (Σ_k dz[i − a, j − b, k] w[a, b, k]), the inner sums as one matrix product.
+
+    Args:
+        gradient: ∂/∂ its output, `(n, rows, columns, filters)`.
+        kernel: `(a, b, 1, filters)`.
+    """
+    import tensorflow as tf
+
+    height, width = shape[1:3]
+    rows, columns, _, filters = kernel.shape
+    products = tf.matmul(
+        tf.reshape(kernel, (-1, filters)), tf.reshape(gradient, (-1, filters)), transpose_b=True
+    )
+    parts = tf.reshape(products, (rows * columns, -1, *gradient.shape[1:3]))
+    shifted = [
+        tf.pad(part, ((0, 0), (a, rows - 1 - a), (b, columns - 1 - b)))
+        for part, (a, b) in zip(tf.unstack(parts), _offsets(rows, columns), strict=True)
+    ]
+    whole = tf.add_n(shifted)
+    # What "SAME" padded, (rows − 1) // 2 above and the rest below, is no part of the image.
+    top, left = ((whole.shape[1] - height) // 2, (whole.shape[2] - width) // 2)
+    return whole[:, top : top + height, left : left + width, None]
+
+
+def _offsets(rows, columns):
+    return [(a, b) for a in range(rows) for b in range(columns)]
