@@ -128,6 +128,25 @@ def test_fab_finds_the_distance(norm):
     assert ratio.max() < 1.01
 
 
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize(
+    ("dtype", "scale"), [("float32", 1e-25), ("float32", 1e25), ("float16", 1e-6)]
+)
+def test_fab_does_not_depend_on_the_scale_of_the_logits(norm, dtype, scale):
+    """Nor on the precision of the images: squares of the gradient, or sums, would be 0 or ∞."""
+    images, labels = right()
+    images = images.astype(dtype)
+    distance = distances(MODEL, images, labels, norm)
+    scaled = linear_model(scale)
+    scaled.set_weights([scale * weight for weight in MODEL.get_weights()])
+    epsilon = float(np.median(distance))
+    found = FAB(epsilon, n_iter=20, norm=norm, bounds=UNBOUNDED)(scaled, images, labels)
+    clear = np.abs(distance / epsilon - 1) > 0.02
+    np.testing.assert_array_equal(
+        (found == images).all((1, 2, 3))[clear], distance[clear] > epsilon
+    )
+
+
 @given(st.integers(0, 10_000), st.sampled_from(NORMS), st.floats(0.1, 1.2))
 def test_the_step_onto_a_plane_is_the_smallest_inside_the_bounds(seed, norm, reach):
     """Against bisection of the multiplier in float64; `reach` > 1 is further than bounds allow."""
@@ -148,6 +167,21 @@ def test_the_step_onto_a_plane_is_the_smallest_inside_the_bounds(seed, norm, rea
         perturbation.get(norm), *(tf.constant([part]) for part in (x, w, gap)), (0.0, 1.0)
     )
     np.testing.assert_allclose(ours[0], -np.sign(w * gap) * step, atol=2e-5)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_a_step_onto_a_plane_does_not_depend_on_the_batch(norm):
+    generator = np.random.default_rng(0)
+    points, normals = generator.random((2, 200, 7)).astype("float32")
+    gaps = generator.normal(size=200).astype("float32")
+    step = lambda rows: fab.step_onto_plane(  # noqa: E731
+        perturbation.get(norm),
+        *(tf.constant(part[rows]) for part in (points, normals - 0.5, gaps)),
+        (0.0, 1.0),
+    )
+    together = step(slice(None)).numpy()
+    alone = np.concatenate([step(slice(row, row + 1)) for row in range(200)])
+    np.testing.assert_array_equal(alone, together)
 
 
 @pytest.mark.parametrize("norm", NORMS)
@@ -598,6 +632,78 @@ def test_presets_are_at_least_as_strong_as_their_parts(cnn, digits):
     assert standard(0.5, norm="l2").name == "standard_l2_0.5"
 
 
+def unusual_classifier(shape, classes, dtype, bounds, images):
+    """A linear one whose logits are about 0 in the middle of the bounds."""
+    inputs = keras.Input(shape)
+    x = keras.layers.Rescaling(1 / bounds[1], dtype=dtype)(inputs)
+    x = keras.layers.Flatten(dtype=dtype)(x)
+    model = keras.Model(inputs, keras.layers.Dense(classes, dtype=dtype)(x))
+    kernel = np.random.default_rng(1).normal(size=(int(np.prod(shape)), classes))
+    model.set_weights([kernel, -kernel.sum(axis=0) / 2])
+    return model, (bounds[1] * np.random.default_rng(0).random((9, *shape))).astype(images)
+
+
+def classifier_of_light():
+    """Its logits are NaN where an image is dark."""
+    inputs = keras.Input((4, 4, 1))
+    flat = keras.layers.Flatten()(inputs)
+    dark = keras.ops.sqrt(keras.ops.mean(flat, axis=-1, keepdims=True) - 0.5)
+    model = keras.Model(inputs, keras.layers.Dense(3)(flat) + dark)
+    return model, np.random.default_rng(0).uniform(0.4, 0.7, (9, 4, 4, 1)).astype("float32")
+
+
+@pytest.mark.parametrize(
+    ("make", "bounds", "norm", "soft"),
+    [
+        (lambda b: unusual_classifier((13,), 2, "float32", b, "float32"), (0, 1), "l2", False),
+        (
+            lambda b: unusual_classifier((3, 4, 5, 2), 3, "float32", b, "float32"),
+            (0, 1),
+            "l2",
+            True,
+        ),
+        (
+            lambda b: unusual_classifier((7, 5, 3), 100, "float32", b, "float32"),
+            (0, 255),
+            "linf",
+            True,
+        ),
+        (
+            lambda b: unusual_classifier((6, 6, 3), 4, "mixed_float16", b, "float16"),
+            (0, 1),
+            "l2",
+            False,
+        ),
+        (lambda b: classifier_of_light(), (0, 1), "linf", False),
+    ],
+    ids=["two classes of vectors", "frames", "100 classes to 255", "half precision", "NaN"],
+)
+def test_the_standard_attack_takes_any_classifier(make, bounds, norm, soft):
+    """Its images are in the ball, and fool exactly where it says so, whatever the batch."""
+    model, images = make(bounds)
+    logits = model.predict(images, verbose=0).astype("float32")
+    labels = np.where(np.isnan(logits), -np.inf, logits).argmax(axis=-1)
+    if soft:
+        labels = 0.1 / logits.shape[-1] + 0.9 * np.eye(logits.shape[-1])[labels]
+    epsilon = bounds[1] * (0.05 if norm == "linf" else 0.3)
+    attacker = standard(epsilon, norm, bounds=bounds)
+    for part in attacker.attacks:
+        part.n_iter = 4
+    robust = [
+        evaluation.robust_accuracy(model, images, labels, attacker, batch_size=size).robust
+        for size in (1, 4, 100)
+    ]
+    np.testing.assert_array_equal(robust[1], robust[0])
+    np.testing.assert_array_equal(robust[2], robust[0])
+    adversarial = attacker(model, images, labels)
+    withstood = attack.is_correct(model.predict(adversarial, verbose=0), labels)
+    np.testing.assert_array_equal(withstood, robust[0])
+    assert not robust[0].all()
+    moved = adversarial.astype("float32") - images
+    size = perturbation.get(norm).norm(tf.constant(moved)).numpy()
+    assert size.max() <= epsilon * (1 + 2e-3)
+
+
 def test_transfer_uses_nothing_but_the_other_models():
     images, labels = right(40)
     maker = PGD(0.2, "margin", n_iter=10, random_start=False, stop_early=False)
@@ -688,7 +794,7 @@ def test_the_windows_of_square():
     np.testing.assert_allclose((hills**2).sum(axis=(1, 2)), 25, rtol=1e-5)
 
 
-@pytest.mark.parametrize("shape", [(7,), (5, 6), (1, 9, 2), (9, 6, 1)])
+@pytest.mark.parametrize("shape", [(7,), (5, 6), (1, 9, 2), (9, 6, 1), (2, 4, 5, 3)])
 @pytest.mark.parametrize("norm", NORMS)
 def test_square_takes_images_of_any_shape(shape, norm):
     model = keras.Sequential([keras.Input(shape), keras.layers.Flatten(), keras.layers.Dense(3)])

@@ -112,7 +112,8 @@ class FAB(IterativeAttack):
         gradient = ops.where(ops.isnan(gradient), 0.0, gradient)
         n = ops.shape(point)[0]
         axes = tuple(range(1, len(point.shape)))
-        image_gap = gap + ops.cast(ops.sum(gradient * (image - point), axis=axes), gap.dtype)
+        way = ops.cast(gradient, gap.dtype) * ops.cast(image - point, gap.dtype)
+        image_gap = gap + ops.sum(way, axis=axes)
         moves = step_onto_plane(
             self.ball,
             ops.concatenate([point, image]),
@@ -145,23 +146,32 @@ def step_onto_plane(ball, points, normals, gaps, bounds):
         bounds: `(lowest, highest)` pixel value.
 
     Returns:
-        δ, `(n, ...)`.
+        δ, `(n, ...)`, of the dtype of the points.
     """
     import tensorflow as tf
 
     shape = points.shape
-    x, w = (tf.reshape(part, (-1, math.prod(shape[1:]))) for part in (points, normals))
-    gaps = tf.cast(gaps, x.dtype)[:, None]
+    # Sums over pixels and squares overflow in half precision, ...
+    dtype = "float64" if points.dtype == tf.float64 else "float32"
+    x, w = (
+        tf.cast(tf.reshape(part, (-1, math.prod(shape[1:]))), dtype) for part in (points, normals)
+    )
+    # ... and squares of large or small normals in any: by the largest first.
+    largest = tf.reduce_max(tf.abs(w), axis=1, keepdims=True)
+    largest = tf.where(largest > 0, largest, 1.0)
+    w, gaps = w / largest, tf.cast(gaps, dtype)[:, None] / largest
     sign = -tf.sign(w) * tf.sign(gaps)
     room = tf.where(sign > 0, bounds[1] - x, x - bounds[0])
     weight, goal = tf.abs(w), tf.abs(gaps)
     speed = weight if ball.name == "l2" else tf.cast(weight > 0, x.dtype)
 
-    def unfinished(_, missing, slope):
-        return tf.reduce_any((missing > 1e-6 * goal) & (slope > 0))
+    def unfinished(missing, slope):
+        return (missing > 1e-6 * goal) & (slope > 0)
 
     def newton(multiplier, missing, slope):
-        step = tf.where(slope > 0, missing / tf.where(slope > 0, slope, 1.0), 0.0)
+        # None once finished, or its last bits would depend on how long its batch-mates take.
+        going = unfinished(missing, slope)
+        step = tf.where(going, missing / tf.where(going, slope, 1.0), 0.0)
         return (multiplier + step, *reached(multiplier + step))
 
     def reached(multiplier):
@@ -172,6 +182,10 @@ def step_onto_plane(ball, points, normals, gaps, bounds):
 
     start = tf.zeros_like(goal)
     multiplier, _, _ = tf.while_loop(
-        unfinished, newton, (start, *reached(start)), maximum_iterations=_NEWTON_STEPS
+        lambda _, *found: tf.reduce_any(unfinished(*found)),
+        newton,
+        (start, *reached(start)),
+        maximum_iterations=_NEWTON_STEPS,
     )
-    return tf.reshape(sign * tf.minimum(multiplier * speed, room), tf.shape(points))
+    moves = sign * tf.minimum(multiplier * speed, room)
+    return tf.cast(tf.reshape(moves, tf.shape(points)), points.dtype)

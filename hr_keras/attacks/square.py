@@ -37,7 +37,7 @@ class Square(IterativeAttack):
             `jit_compile`, `name`: see `IterativeAttack`.
 
     Images are `(n, height, width, channels)`, or `(n, height, width)`; vectors `(n, d)` count
-    as d × 1 pixels.
+    as d × 1 pixels, frames `(n, …, height, width, channels)` as one below the other.
 
     Raises:
         ValueError: for an argument that is not as described.
@@ -163,14 +163,9 @@ class Square(IterativeAttack):
 
 def _pictures(images):
     """`(n, height, width, channels)` of images of any rank."""
-    shape = tuple(images.shape[1:])
-    shape = (*shape, 1, 1) if len(shape) == 1 else (*shape, 1) if len(shape) == 2 else shape
-    if len(shape) != 3:
-        raise ValueError(
-            "Square needs images of shape (n, height, width, channels), (n, height, width) or "
-            f"(n, d). Received: {tuple(images.shape)}"
-        )
-    return ops.reshape(images, (-1, *shape))
+    shape = (*images.shape[1:], 1, 1) if len(images.shape) == 2 else tuple(images.shape[1:])
+    shape = (*shape, 1) if len(shape) == 2 else shape
+    return ops.reshape(images, (-1, math.prod(shape[:-2]), *shape[-2:]))
 
 
 def _shaped(pictures, images):
