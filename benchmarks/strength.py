@@ -5,7 +5,7 @@ decision boundary, by the attacks here and by those that torchattacks ships (APG
 Square, with the numbers of steps of the paper: its own AutoAttack makes 10), from the same images,
 all classified correctly. Compared is the accuracy left, and image by image who stands whom.
 `standard` is all four attacks: an image stands where it withstands each of them. To hold: it leaves
-at most 0.005 more than theirs, over all models, and on each; of fewer than 200 images, not one more.
+at most 0.005 more than theirs, over all models and on each: of fewer than 200 images, not one.
 """
 
 import time
