@@ -15,7 +15,7 @@ from hr_keras import datasets, diagnostics, evaluation
 from hr_keras.attacks import named
 from hr_keras.attacks.attack import Task, check_bounds, check_count, check_epsilon
 from hr_keras.attacks.perturbation import get as ball
-from hr_keras.files import write_atomically
+from hr_keras.files import holds_anything, write_atomically
 from hr_keras.loading import check_fit, load_model, sha256
 from hr_keras.logits import check_backend, classifier_output
 from hr_keras.versions import versions
@@ -173,7 +173,7 @@ def _there(folder, protocol, source):
     """The result of the same audit in a folder, or `None` where the folder is empty or missing."""
     result = read(folder)
     if result is None:
-        if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
+        if folder.is_file() or (folder.is_dir() and holds_anything(folder)):
             raise ValueError(
                 f"{folder} holds no audit.json and is not empty. Choose another output folder; "
                 "nothing there was changed."

@@ -11,6 +11,7 @@ from typing import Annotated, Optional
 import typer
 
 from hr_keras import startup
+from hr_keras.experiments import jobs as processes
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -61,7 +62,8 @@ class _Options:
         Optional[int],
         typer.Option(
             help="Models to train at once, each in a process with its share of the cores; by "
-            "default as many as cores (1 with GPUs). The number changes the last bits of results."
+            "default as many as cores (1 with GPUs). The share changes the last bits of results: "
+            "an interrupted model goes on with the same only."
         ),
     ] = None
     output: Annotated[
@@ -269,7 +271,6 @@ def _make(options, plan, write, losses):
     from rich.markdown import Markdown
 
     from hr_keras import distribution
-    from hr_keras.experiments import jobs as processes
     from hr_keras.experiments import table as experiment
     from hr_keras.logits import check_backend
 
@@ -279,29 +280,35 @@ def _make(options, plan, write, losses):
     console = Console(quiet=not chief)
     jobs = options.jobs
     if jobs is None:
-        jobs = experiment.default_jobs(plan.runs[0].protocol, losses)
+        jobs = experiment.default_jobs(plan.runs[0].protocol)
     processes.check(jobs)
-    if chief:  # what is wrong is said before the progress bar
-        for run in plan.runs:
-            experiment.open_folder(run.folder, run.protocol)
-    with _progress(console, plan, losses) as on_epoch:
-        results = [
-            experiment.run(*run, options.data_dir, functools.partial(on_epoch, k), losses, jobs)
-            for k, run in enumerate(plan.runs)
-        ]
+    # The chief alone writes. What is wrong is said before the progress bar.
+    with experiment.opened(plan) if chief else contextlib.nullcontext():
+        with _progress(console, plan, losses) as on_epoch:
+            results = [
+                experiment.run(*run, options.data_dir, functools.partial(on_epoch, k), losses, jobs)
+                for k, run in enumerate(plan.runs)
+            ]
+        text = write(plan, results) if chief else None
     if chief:
-        console.print(Markdown(write(plan, results)))
+        console.print(Markdown(text))
         console.print(f"\nTables, pictures, models and results: {plan.folder}", markup=False)
     distribution.from_chief(0, workers)  # a worker that left earlier would take the chief along
 
 
 def main():
-    """Entry point of `hr-keras`: a usage error ends with a line, not a traceback."""
+    """Entry point of `hr-keras`: what can go wrong ends with a line, not a traceback.
+
+    The exit status is 2 where something must be changed, 1 where the same command goes on.
+    """
     try:
         app()
     except (ValueError, OSError) as error:
         print(f"hr-keras: {error}", file=sys.stderr)
         sys.exit(2)
+    except processes.ProcessEnded as error:
+        print(f"hr-keras: {error}", file=sys.stderr)
+        sys.exit(1)
     except Exception as error:
         if type(error).__name__ != "UnavailableError":  # TensorFlow's, which may not be imported
             raise

@@ -4,6 +4,13 @@ import os
 import tempfile
 
 
+def processors():
+    """How many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def import_tensorflow(threads=None):
     """Import TensorFlow and keep its first messages, which no setting silences, off the terminal.
 

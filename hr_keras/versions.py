@@ -2,6 +2,8 @@
 
 import platform
 
+from hr_keras import startup
+
 
 def versions():
     """Versions, and what else the last bits of a result depend on, a dict."""
@@ -18,6 +20,12 @@ def versions():
         "numpy": np.__version__,
         "python": platform.python_version(),
         "machine": platform.machine(),
-        # 0: as many as there are cores. The last bits of what is trained depend on it.
-        "threads": tf.config.threading.get_intra_op_parallelism_threads(),
+        "threads": threads(),
     }
+
+
+def threads():
+    """How many threads TensorFlow has for one operation: on a CPU, sums round by it."""
+    import tensorflow as tf
+
+    return tf.config.threading.get_intra_op_parallelism_threads() or startup.processors()

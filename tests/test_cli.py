@@ -8,11 +8,12 @@ import keras
 import numpy as np
 import pytest
 from test_datasets import generated, prepare_tfds
+from test_files import LOCKS, used_by_another_process
 from typer.testing import CliRunner
 
 from hr_keras import cli, datasets, evaluation, report
 from hr_keras.attacks import named
-from hr_keras.experiments import measurements, realization
+from hr_keras.experiments import jobs, measurements, realization, table
 
 RESULTS = pathlib.Path(__file__).parent.parent / "results"
 
@@ -285,6 +286,31 @@ def test_a_full_disk_loses_nothing(tmp_path, monkeypatch, capsys):
     assert code == 2
     assert "No space left" in captured.err
     assert contents(tmp_path / "run") == before
+
+
+@LOCKS
+def test_a_second_command_in_the_same_folder_changes_nothing(tmp_path, monkeypatch, capsys):
+    shutil.copytree(RESULTS / "mnist10k_quick", tmp_path / "run")
+    (tmp_path / "run" / "table.md").unlink()
+    before = contents(tmp_path)
+    with used_by_another_process(tmp_path / "run"):
+        for command in ("table", "figure"):
+            code, captured = run_main(monkeypatch, capsys, command, "--output", tmp_path / "run")
+            assert code == 2
+            assert captured.err.startswith("hr-keras: another process is at work in")
+            assert captured.err.count("\n") == 1
+            assert contents(tmp_path) == before
+    assert invoke("table", "--output", tmp_path / "run").exit_code == 0
+
+
+def test_a_killed_process_ends_with_a_line(tmp_path, monkeypatch, capsys):
+    def run(*_):
+        raise jobs.ProcessEnded("a process ended before its task did")
+
+    monkeypatch.setattr(table, "run", run)
+    code, captured = run_main(monkeypatch, capsys, "table", "--output", tmp_path / "run")
+    assert code == 1
+    assert captured.err == "hr-keras: a process ended before its task did\n"
 
 
 def contents(folder):

@@ -1,6 +1,8 @@
 import dataclasses
+import errno
 import json
 import math
+import os
 import pathlib
 import signal
 import subprocess
@@ -11,10 +13,9 @@ import keras
 import numpy as np
 import pytest
 
-from hr_keras import datasets, evaluation, plots, report
-from hr_keras.experiments import checkpoint, realization, table
+from hr_keras import datasets, evaluation, plots, report, versions
+from hr_keras.experiments import checkpoint, jobs, realization, table
 from hr_keras.experiments.protocol import PRESETS, Protocol, from_preset
-from hr_keras.files import write_atomically
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -224,6 +225,127 @@ def test_a_damaged_checkpoint_never_displaces_a_whole_one(linear, tmp_path, monk
     after = checkpoint.Checkpoint(path)
     after.restore(linear)
     assert len(after.epochs) == 1
+
+
+def checkpoint_of(model, path):
+    """As training leaves it after an epoch."""
+    model.compile("sgd", loss="mse")
+    model.optimizer.build(model.trainable_variables)
+    written = checkpoint.Checkpoint(path)
+    written.set_model(model)
+    written.on_epoch_end(0, {"loss": 1.0})
+
+
+def test_training_goes_on_by_the_same_number_of_threads_only(linear, tmp_path, monkeypatch):
+    """And the error names the `--jobs` that gives it, where there is one."""
+    monkeypatch.setattr(jobs, "processors", lambda: 8)
+    path = tmp_path / "realization-0-ce.checkpoint.npz"
+    monkeypatch.setattr(versions, "threads", lambda: 2)
+    checkpoint_of(linear, path)
+    before = path.read_bytes()
+    checkpoint.Checkpoint(path).restore(linear)
+    monkeypatch.setattr(versions, "threads", lambda: 8)
+    with pytest.raises(
+        ValueError, match=r"of threads, 2; .* be 8,.*`--jobs 3`.*checkpoint\*"
+    ) as refused:
+        checkpoint.Checkpoint(path).restore(linear)
+    assert "\n" not in str(refused.value)
+    assert jobs.threads_each(3) == 2
+    monkeypatch.setattr(jobs, "processors", lambda: 1)
+    with pytest.raises(ValueError, match="machine of 2 cores"):
+        checkpoint.Checkpoint(path).restore(linear)
+    assert path.read_bytes() == before
+    other_machine = checkpoint.Checkpoint(path, writes=False)  # a worker that is not the chief
+    other_machine.restore(linear)
+    assert len(other_machine.epochs) == 1
+
+
+def test_a_checkpoint_of_an_earlier_version_goes_on(linear, tmp_path):
+    path = tmp_path / "a.checkpoint.npz"
+    checkpoint_of(linear, path)
+    with np.load(path) as saved:
+        arrays = dict(saved)
+    state = json.loads(str(arrays.pop("state")))
+    assert state.pop("threads") == versions.threads() >= 1
+    assert state.keys() == {"epochs", "seconds"}
+    np.savez(path, state=np.array(json.dumps(state)), **arrays)
+    again = checkpoint.Checkpoint(path)
+    again.restore(linear)
+    assert len(again.epochs) == 1
+
+
+@pytest.mark.parametrize("cores", [1, 2, 6, 64])
+def test_no_number_of_realizations_changes_the_default_threads(monkeypatch, cores):
+    monkeypatch.setattr(jobs, "processors", lambda: cores)
+    for realizations in (1, 2, 5, 100):
+        number = table.default_jobs(from_preset("quick", realizations=realizations))
+        assert jobs.threads_each(number) == 1
+
+
+@pytest.mark.parametrize(
+    ("write", "fail_at", "left"), [("checkpoint", 2, 4), ("model", 4, 2), ("result", 5, 2)]
+)
+def test_a_full_disk_loses_an_epoch_at_most(tiny, run, tmp_path, monkeypatch, write, fail_at, left):
+    """Of three checkpoints, model and result one fails; then training goes on from before.
+
+    With the same bits as if there had been room, and with so many writes left to do.
+    """
+    fsync, calls = os.fsync, []
+
+    def full(descriptor):
+        calls.append(descriptor)
+        if len(calls) == fail_at:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        realization.run(tiny, "ce", 0, tmp_path)
+    there = {path.name for path in tmp_path.iterdir()}
+    previous, model = "realization-0-ce.checkpoint.previous.npz", "realization-0-ce.keras"
+    assert previous in there
+    assert (model in there) == (write == "result")
+    assert not {name for name in there if name.startswith(".")}
+    result = realization.run(tiny, "ce", 0, tmp_path)
+    assert len(calls) - fail_at == left
+    assert {**result, "seconds": 0} == {**run[1][0], "seconds": 0}
+    assert {path.name for path in tmp_path.iterdir()} == {model, "realization-0-ce.json"}
+
+
+@pytest.fixture
+def no_processes(monkeypatch):
+    """Records what happens in place of training in processes, and of the reading afterwards."""
+    happened = []
+
+    def in_processes(function, tasks, number, on_report):
+        happened.append(("train", [task[1:3] for task in tasks]))
+        on_report(0, 2)
+
+    monkeypatch.setattr(jobs, "processors", lambda: 2)
+    monkeypatch.setattr(jobs, "run", in_processes)
+    monkeypatch.setattr(realization, "run", lambda protocol, loss, index, *_: (loss, index))
+    return happened
+
+
+def test_what_is_there_is_counted_before_the_jobs_begin(tiny, tmp_path, no_processes):
+    (tmp_path / "protocol.json").write_text(tiny.to_json())
+    (tmp_path / "realization-0-hr.json").touch()
+    report = lambda *call: no_processes.append(call)  # noqa: E731
+    assert table.run(tiny, tmp_path, on_epoch=report, jobs=2)[1] == ("hr", 0)
+    assert no_processes == [
+        (0, "hr", 3), ("train", [("ce", 0), ("ce", 1), ("hr", 1)]), (0, "ce", 2),
+    ]  # fmt: skip
+
+
+def test_a_data_set_is_prepared_once_before_the_jobs_begin(tmp_path, monkeypatch, no_processes):
+    """Processes that unpack the same download at the same time would destroy it."""
+
+    def load(name, *_, data_dir):
+        no_processes.append((name, data_dir))
+
+    monkeypatch.setattr(datasets, "load", load)
+    table.run(from_preset("quick", dataset="cifar10", realizations=1), tmp_path, "there", jobs=2)
+    assert no_processes == [("cifar10", "there"), ("train", [("ce", 0), ("hr", 0)])]
 
 
 @pytest.mark.parametrize("content", ["", "[1", '{"loss": "ce"}', "3"])
@@ -514,14 +636,3 @@ def test_a_batch_that_the_replicas_cannot_divide_is_refused(tiny, tmp_path):
     protocol = dataclasses.replace(tiny, strategy="mirrored", batch_size=30)
     with pytest.raises(ValueError, match="multiple of the 4 replicas"):
         table.run(protocol, tmp_path)
-
-
-def test_files_are_whole_or_not_there(tmp_path):
-    path = tmp_path / "a" / "file.txt"
-    write_atomically(path, "old")
-    with pytest.raises(TypeError):
-        write_atomically(path, 3)
-    assert path.read_text() == "old"
-    assert [entry.name for entry in path.parent.iterdir()] == ["file.txt"]
-    write_atomically(path, b"new")
-    assert path.read_text() == "new"

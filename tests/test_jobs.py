@@ -1,3 +1,4 @@
+import errno
 import os
 import pathlib
 import signal
@@ -29,9 +30,20 @@ def meet(folder, name, report):
     return name
 
 
+class Unreceivable(Exception):
+    """Pickles; what is unpickled is called with one argument."""
+
+    def __init__(self, expected, received):
+        super().__init__(f"expected {expected}, received {received}")
+
+
 def fail(how, report):
     if how == "raise":
         raise ValueError("the 7th is wrong")
+    if how == "full disk":
+        raise OSError(errno.ENOSPC, "No space left on device")
+    if how == "unreceivable":
+        raise Unreceivable(7, 8)
     if how == "unsendable":
         error = KeyError("odd")
         error.lock = threading.Lock()
@@ -69,8 +81,10 @@ def test_tasks_run_at_the_same_time_with_a_share_of_the_cores_each(tmp_path):
     ("how", "kind", "said"),
     [
         ("raise", ValueError, "the 7th is wrong"),
+        ("full disk", OSError, "No space left on device"),
         ("unsendable", RuntimeError, "KeyError: 'odd'"),
-        ("die", RuntimeError, r"before its task \('die',\) did"),
+        ("unreceivable", RuntimeError, r"raise Unreceivable\(7, 8\)\n.*expected 7, received 8"),
+        ("die", jobs.ProcessEnded, r"before its task did, with exit code -9"),
     ],
 )
 def test_what_goes_wrong_in_a_process_is_raised_here(how, kind, said):

@@ -4,6 +4,7 @@ import dataclasses
 import math
 import pathlib
 
+from hr_keras import files
 from hr_keras.experiments import runs
 from hr_keras.experiments.estimate import estimate
 from hr_keras.experiments.protocol import changed, from_preset
@@ -90,7 +91,7 @@ def _there(folder):
         found = [runs.protocol_of(folder)]
     else:
         found = [runs.protocol_of(one) for one in runs.runs_in(folder)]
-        if not found and folder.is_dir() and any(folder.iterdir()):
+        if not found and folder.is_dir() and files.holds_anything(folder):
             raise ValueError(f"{folder} is not empty and holds no search. Choose another one.")
     if any(protocol.evaluated_on != "validation" for protocol in found):
         raise ValueError(

@@ -9,6 +9,8 @@ import time
 import keras
 import numpy as np
 
+from hr_keras import distribution, versions
+from hr_keras.experiments import jobs
 from hr_keras.files import write_atomically
 
 
@@ -36,20 +38,38 @@ class Checkpoint(keras.callbacks.Callback):
         self._is_whole = False  # what is at `path`: else it must not displace the one before
 
     def restore(self, model):
-        """Bring `model` to the state of the last whole file, if there is one."""
+        """Bring `model` to the state of the last whole file, if there is one.
+
+        Raises:
+            ValueError: if it was trained on a CPU by another number of threads.
+        """
         variables = _variables(model)
         for path in (self.path, self.previous):
             found = _read(path, len(variables))
             if found is None:
                 continue
-            self._is_whole = path == self.path
             state, values = found
+            if self.writes:  # other workers may have other machines
+                self._check_threads(state["threads"])
+            self._is_whole = path == self.path
             for variable, value in zip(variables, values, strict=True):
                 variable.assign(value)
             self.epochs, self.seconds = state["epochs"], state["seconds"]
             if self.on_epoch is not None:
                 self.on_epoch(len(self.epochs))
             return
+
+    def _check_threads(self, before):
+        now = versions.threads()
+        if before in (None, now) or distribution.gpu_count() > 0:
+            return
+        fitting = jobs.jobs_for(before)
+        way = f"give `--jobs {fitting}`" if fitting else f"take a machine of {before} cores"
+        raise ValueError(
+            f"{self.path.name} is of training with another number of threads, {before}; now it "
+            f"would be {now}, which changes the last bits. To go on, {way}; or delete "
+            f"{self.path.with_suffix('')}* to begin this model again."
+        )
 
     def delete(self):
         """Remove the files."""
@@ -67,6 +87,7 @@ class Checkpoint(keras.callbacks.Callback):
         state = {
             "epochs": self.epochs,
             "seconds": self.seconds + time.perf_counter() - self._started,
+            "threads": versions.threads(),
         }
         variables = {
             f"variable_{k}": keras.ops.convert_to_numpy(variable)
@@ -86,7 +107,8 @@ def _read(path, count):
     try:
         with np.load(path, allow_pickle=False) as saved:
             state = json.loads(str(saved["state"]))
-            state = {key: state[key] for key in ("epochs", "seconds")}
+            threads = state.get("threads")  # which an earlier version did not write
+            state = {"threads": threads} | {key: state[key] for key in ("epochs", "seconds")}
             return state, [saved[f"variable_{k}"] for k in range(count)]
     except Exception:  # damage shows as any of a dozen types
         return None

@@ -13,13 +13,22 @@ import traceback
 from multiprocessing import connection
 
 from hr_keras import startup
+from hr_keras.startup import processors
 
 
-def processors():
-    """How many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+class ProcessEnded(RuntimeError):
+    """A process ended before its task did, such as by the system, for lack of memory."""
+
+
+def threads_each(jobs):
+    """How many threads each of so many jobs has, however few of them have something to do."""
+    return max(1, processors() // jobs)
+
+
+def jobs_for(threads):
+    """The number of jobs with so many threads each; `None` where there is none."""
+    fitting = (jobs for jobs in range(1, processors() + 1) if threads_each(jobs) == threads)
+    return next(fitting, None)
 
 
 def check(jobs):
@@ -48,8 +57,9 @@ def run(function, tasks, jobs, on_report=None):
         What the function returned, in the order of the tasks.
 
     Raises:
-        RuntimeError: if a process ended before its task did, such as for lack of memory.
-        Exception: what the function raised. The other processes are stopped.
+        ProcessEnded: if a process ended before its task did.
+        Exception: what the function raised; a RuntimeError with its text and traceback where it
+            can't be sent from process to process. The other processes are stopped.
 
     Example:
         >>> tasks = [(protocol, loss, 0, folder, None) for loss in ("ce", "hr")]
@@ -59,21 +69,21 @@ def run(function, tasks, jobs, on_report=None):
         return []
     results = [None] * len(tasks)
     waiting = iter(enumerate(tasks))
-    threads = max(1, processors() // jobs)  # however few tasks are left to an interrupted run
-    with _workers(function, min(jobs, len(tasks)), threads) as workers:
+    with _workers(function, min(jobs, len(tasks)), threads_each(jobs)) as workers:
         busy = {}
 
         def give(worker):
             for k, task in waiting:
                 busy[worker] = k
-                worker.send(task)
+                with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                    worker.send(task)  # to one that has ended: `_message` will see it
                 return
 
         for worker in workers:
             give(worker)
         while busy:
             for worker in connection.wait(list(busy)):
-                kind, value = _message(worker, tasks[busy[worker]])
+                kind, value = _message(worker, workers[worker])
                 if kind == "failed":
                     raise value
                 if kind == "report" and on_report is not None:
@@ -84,35 +94,39 @@ def run(function, tasks, jobs, on_report=None):
     return results
 
 
-def _message(worker, task):
+def _message(worker, process):
     try:
         return worker.recv()
     except (EOFError, ConnectionResetError):
-        raise RuntimeError(
-            f"a process ended before its task {task} did: was there not enough memory? "
-            "What is done is kept; the same command goes on from there."
+        process.join()
+        raise ProcessEnded(
+            f"a process ended before its task did, with exit code {process.exitcode} (below 0: "
+            "killed, as by the system for lack of memory). What is done is kept; the same command "
+            "goes on from there."
         ) from None
 
 
 @contextlib.contextmanager
 def _workers(function, count, threads):
-    """Connections to `count` processes, which end with this block whatever they are doing."""
+    """Connections to `count` processes, which end with this block whatever they are doing.
+
+    Yields a dict, `{connection: process}`.
+    """
     spawn = multiprocessing.get_context("spawn")  # TensorFlow's threads don't survive a fork
-    processes, connections = [], []
+    workers = {}
     try:
         for _ in range(count):
             here, there = spawn.Pipe()
             process = spawn.Process(target=_work, args=(there, threads), daemon=True)
             process.start()
+            workers[here] = process
             there.close()  # so that the end of the process ends the connection
             here.send(function)
-            processes.append(process)
-            connections.append(here)
-        yield connections
+        yield workers
     finally:
-        for process in processes:
+        for process in workers.values():
             process.kill()  # files are written whole or not at all
-        for process in processes:
+        for process in workers.values():
             process.join()
 
 
@@ -146,6 +160,7 @@ def _end_with_parent():
 def _send_error(parent, error):
     error.add_note(traceback.format_exc())
     try:
-        parent.send(("failed", error))
-    except (TypeError, AttributeError, pickle.PicklingError):  # some errors can't be sent
-        parent.send(("failed", RuntimeError("".join(traceback.format_exception(error)))))
+        pickle.loads(pickle.dumps(error))
+    except Exception:  # some errors can't be sent, others not be received
+        error = RuntimeError("".join(traceback.format_exception(error)))
+    parent.send(("failed", error))

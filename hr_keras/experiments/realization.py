@@ -10,7 +10,6 @@ With several workers the chief alone writes; the others only take their part in 
 import functools
 import json
 import math
-import os
 import pathlib
 import time
 
@@ -30,7 +29,7 @@ from hr_keras.attacks.objectives import ROUTES
 from hr_keras.experiments import measurements
 from hr_keras.experiments.checkpoint import Checkpoint
 from hr_keras.experiments.protocol import LOSSES
-from hr_keras.files import write_atomically
+from hr_keras.files import replacing, write_atomically
 from hr_keras.losses import HRLoss
 
 
@@ -83,7 +82,8 @@ def run(protocol, loss, index, folder, data_dir=None, on_epoch=None):
         "seconds": round(checkpoint.seconds + time.perf_counter() - started, 1),
         "versions": versions.versions(),
     }
-    _save(model, path.with_suffix(".keras"))
+    with replacing(path.with_suffix(".keras")) as temporary:
+        model.save(temporary)
     write_atomically(path, measurements.result_json(result))
     checkpoint.delete()
     return result
@@ -290,12 +290,6 @@ def _attack(protocol, model, split):
             for (attack, epsilon), accuracy in swept.accuracy.items()
         ]
     return rows
-
-
-def _save(model, path):
-    temporary = path.with_name(f".{path.name}.partial.keras")
-    model.save(temporary)
-    os.replace(temporary, path)
 
 
 def _history(epochs):

@@ -3,6 +3,7 @@
 import pathlib
 from typing import NamedTuple
 
+from hr_keras import files
 from hr_keras.experiments import paper
 from hr_keras.experiments.protocol import Protocol, changed, from_preset
 
@@ -67,7 +68,7 @@ def _plan_several(output, preset, datasets, changes):
         raise ValueError(
             f"{output} is the run folder of one data set. Choose another output folder for several."
         )
-    if output.is_dir() and any(output.iterdir()) and not runs_in(output):
+    if output.is_dir() and files.holds_anything(output) and not runs_in(output):
         raise ValueError(f"{output} is not empty and holds no run folders. Choose another one.")
     return _several(
         output, [_run(output / _stem(name), preset, name, changes) for name in datasets]

@@ -1,16 +1,16 @@
 """Table 1: training on CE and on HR, attacked with FGSM through the CE and the HR objective."""
 
+import contextlib
 import dataclasses
 import pathlib
 import statistics
 
-from hr_keras import datasets, distribution
+from hr_keras import datasets, distribution, files
 from hr_keras.attacks.objectives import ROUTES
 from hr_keras.experiments import jobs as processes
 from hr_keras.experiments import paper, realization, strong
 from hr_keras.experiments.estimate import estimate
 from hr_keras.experiments.protocol import LOSSES, Protocol
-from hr_keras.files import write_atomically
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,12 +123,30 @@ def open_folder(folder, protocol):
                 f"{folder} holds results of a different protocol: {'; '.join(changes)}. "
                 "Choose another output folder; nothing there was changed."
             )
-    elif folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
+    elif folder.is_file() or (folder.is_dir() and files.holds_anything(folder)):
         raise ValueError(
             f"{folder} is not a run folder (it has no protocol.json) and is not empty. "
             "Choose another output folder; nothing there was changed."
         )
-    write_atomically(path, protocol.to_json())
+    files.write_atomically(path, protocol.to_json())
+
+
+@contextlib.contextmanager
+def opened(plan):
+    """`open_folder` for each run of a plan, with other processes kept out until the block ends.
+
+    Args:
+        plan: a `runs.Plan`.
+
+    Raises:
+        ValueError: as `open_folder`, and if another process is at work in one of the folders.
+    """
+    with contextlib.ExitStack() as stack:
+        for folder in (plan.folder, *(run.folder for run in plan.runs)):
+            stack.enter_context(files.exclusive(folder))
+        for run in plan.runs:
+            open_folder(run.folder, run.protocol)
+        yield
 
 
 def run(protocol, folder, data_dir=None, on_epoch=None, losses=LOSSES, jobs=1):
@@ -138,7 +156,7 @@ def run(protocol, folder, data_dir=None, on_epoch=None, losses=LOSSES, jobs=1):
         protocol: a `Protocol`.
         folder: run folder, see `open_folder`.
         data_dir: where tensorflow-datasets has its data.
-        on_epoch: called as `on_epoch(index, loss, epochs_done)`.
+        on_epoch: called as `on_epoch(index, loss, epochs_done)`; first for what is there.
         losses: what to train on.
         jobs: how many to train at once, see `jobs.run`; 1: in this process, on all cores.
 
@@ -147,23 +165,33 @@ def run(protocol, folder, data_dir=None, on_epoch=None, losses=LOSSES, jobs=1):
         every one must make this call; all but the chief get a list of `None`.
 
     Raises:
-        ValueError: for more `jobs` than cores, or than 1 where one model has several devices.
+        ValueError: for more `jobs` than cores, or than 1 where one model has several devices;
+            if another process is at work in the folder.
     """
     strategy = distribution.get_strategy(protocol.strategy)
     if processes.check(jobs) > 1:
         _check_one_device(jobs, strategy)
-    if distribution.is_chief(strategy):
-        open_folder(folder, protocol)
     tasks = [
         (protocol, loss, index, folder, data_dir)
         for index in range(protocol.realizations)
         for loss in losses
     ]
+    with contextlib.ExitStack() as stack:
+        if distribution.is_chief(strategy):
+            stack.enter_context(files.exclusive(folder))
+            open_folder(folder, protocol)
+        return _run(tasks, jobs, on_epoch)
+
+
+def _run(tasks, jobs, on_epoch):
     reports = [_report(on_epoch, loss, index) for _, loss, index, *_ in tasks]
-    if jobs > 1:
-        new = [k for k, task in enumerate(tasks) if not _is_done(task)]
-        if new and protocol.dataset in datasets.TFDS:
-            datasets.load(protocol.dataset, data_dir=data_dir)  # prepared once, not by all at once
+    new = [k for k, task in enumerate(tasks) if not _is_done(task)]
+    for k, (protocol, *_) in enumerate(tasks):
+        if k not in new:  # at once, or the processes' reports would come before
+            reports[k](protocol.epochs)
+            reports[k] = None
+    if jobs > 1 and new:
+        _prepare(*tasks[0])
         processes.run(
             realization.run, [tasks[k] for k in new], jobs, lambda k, done: reports[new[k]](done)
         )
@@ -175,6 +203,12 @@ def _is_done(task):
     return realization.result_path(folder, loss, index).exists()
 
 
+def _prepare(protocol, loss, index, folder, data_dir):
+    """The data set, once, not by all processes at once."""
+    if protocol.dataset in datasets.TFDS:
+        datasets.load(protocol.dataset, data_dir=data_dir)
+
+
 def _report(on_epoch, loss, index):
     def report(done):
         if on_epoch is not None:
@@ -183,14 +217,18 @@ def _report(on_epoch, loss, index):
     return report
 
 
-def default_jobs(protocol, losses=LOSSES):
-    """As many jobs as cores, where a model trains on one device that is a CPU; else 1."""
+def default_jobs(protocol):
+    """As many jobs as cores, where a model trains on one device that is a CPU; else 1.
+
+    However few models there are: one thread each, so that neither the number of realizations
+    nor that of cores changes what is trained, or keeps it from going on.
+    """
     strategy = distribution.get_strategy(protocol.strategy)
     if distribution.is_multi_worker(strategy) or strategy.num_replicas_in_sync > 1:
         return 1
     if distribution.gpu_count() > 0:
         return 1
-    return min(processes.processors(), len(losses) * protocol.realizations)
+    return processes.processors()
 
 
 def _check_one_device(jobs, strategy):
