@@ -13,7 +13,8 @@ import numpy as np
 
 from hr_keras import datasets, diagnostics, evaluation
 from hr_keras.attacks import named
-from hr_keras.attacks.attack import Task, check_bounds, check_count, check_epsilon
+from hr_keras.attacks.attack import Task
+from hr_keras.attacks.checks import check_bounds, check_count, check_epsilon
 from hr_keras.attacks.perturbation import get as ball
 from hr_keras.files import holds_anything, write_atomically
 from hr_keras.loading import check_fit, load_model, sha256

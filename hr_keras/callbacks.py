@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from hr_keras import evaluation
-from hr_keras.attacks import attack as checks
+from hr_keras.attacks import checks
 from hr_keras.attacks import objectives as objectives_module
 from hr_keras.attacks.ensemble import check_attacks
 from hr_keras.logits import check_backend

@@ -131,7 +131,7 @@ def table(
     """Table 1: train on CE and on HR, attack both with FGSM, as published and exactly."""
     from hr_keras import outputs
     from hr_keras.attacks import named
-    from hr_keras.attacks.attack import check_count
+    from hr_keras.attacks.checks import check_count
 
     attacks = tuple(named.check(name) for name in attack or ())
     if examples is not None:

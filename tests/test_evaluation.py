@@ -5,8 +5,7 @@ import tensorflow as tf
 from conftest import linear_model
 
 from hr_keras import evaluation
-from hr_keras.attacks import FGSM, PGD, Square, WorstCase
-from hr_keras.attacks import attack as attack_module
+from hr_keras.attacks import FGSM, PGD, Square, WorstCase, batches
 
 COUNTS = {"forward": 0, "backward": 0, "traces": 0}
 
@@ -138,7 +137,7 @@ def test_compiled_code_is_kept_with_its_model():
     model, (images, labels) = linear_model(1.0), data()
     for epsilons in ((0.0, 0.1), (0.2,)):
         evaluation.sweep(model, images, labels, epsilons=epsilons)
-    assert len(attack_module._COMPILED[model]) == 1
+    assert len(batches._COMPILED[model]) == 1
 
 
 def test_log_probabilities_do_not_saturate():

@@ -6,7 +6,9 @@ import math
 from keras import ops
 
 from hr_keras.attacks import objectives
-from hr_keras.attacks.attack import Task, check_count, like
+from hr_keras.attacks.attack import Task
+from hr_keras.attacks.batches import like
+from hr_keras.attacks.checks import check_count
 from hr_keras.attacks.iterative import IterativeAttack, likeliest_others, select
 from hr_keras.attacks.perturbation import per_example
 

@@ -2,18 +2,9 @@
 
 import numpy as np
 
-from hr_keras.attacks.attack import (
-    Attack,
-    Outcome,
-    Task,
-    check_epsilon,
-    check_epsilons,
-    check_objective,
-    check_route,
-    compiled,
-    in_batches,
-    like,
-)
+from hr_keras.attacks.attack import Attack, Outcome, Task
+from hr_keras.attacks.batches import compiled, in_batches, like
+from hr_keras.attacks.checks import check_epsilon, check_epsilons, check_objective, check_route
 from hr_keras.attacks.input_gradient import InputGradient
 from hr_keras.attacks.perturbation import linf_direction, perturb
 from hr_keras.logits import logits_of

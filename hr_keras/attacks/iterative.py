@@ -12,18 +12,12 @@ import collections
 import numpy as np
 from keras import ops
 
-from hr_keras.attacks import objectives, perturbation, random_numbers
-from hr_keras.attacks.attack import (
-    Attack,
-    Outcome,
-    check_count,
-    check_epsilon,
-    check_objective,
-    check_route,
-    compiled,
-    even_size,
-)
+from hr_keras.attacks import objectives, perturbation
+from hr_keras.attacks.attack import Attack, Outcome
+from hr_keras.attacks.batches import compiled
+from hr_keras.attacks.checks import check_count, check_epsilon, check_objective, check_route
 from hr_keras.attacks.input_gradient import InputGradient
+from hr_keras.attacks.slots import Slots
 from hr_keras.logits import logits_of
 
 # What compiled code does not depend on: arguments of it, or of the queue.
@@ -269,78 +263,3 @@ def likeliest_others(task, count):
     logits[np.arange(len(logits)), labels] = -np.inf
     order = np.argsort(-logits, axis=-1, kind="stable")
     return order[:, : min(count, logits.shape[1] - 1)].astype("int32")
-
-
-class Slots:
-    """The batch: state of the examples whose turn it is, tensors with a slot on axis 0."""
-
-    def __init__(self, attack, task, targets):
-        self.attack, self.task, self.targets = attack, task, targets
-        self.size = even_size(len(task.images), task.batch_size)
-        self.turns = []  # (row, attempt) of each slot
-        self.state = None
-
-    def fill(self, queue):
-        """Put the next turns of the queue into the free slots."""
-        turns = [queue.popleft() for _ in range(min(len(queue), self.size - len(self.turns)))]
-        if turns:
-            state = self.call("start", self._new(turns), self.attack.epsilon)
-            self.state = state if not self.turns else _joined(self.state, state)
-            self.turns += turns
-
-    def advance(self, queued):
-        """Steps, until slots are free or the batch can shrink; yields what has finished.
-
-        Yields:
-            `(turn, image, score, fooled)`.
-        """
-        n = len(self.turns)
-        # Every look at the queue costs a few milliseconds, every idle slot its share of a pass.
-        keep = n - 1 - n // 8 if queued else (3 * n) // 4
-        self.state = self.call("advance", self.state, self.attack.epsilon, np.int32(keep))
-        running = self.attack._running(self.state).numpy()
-        finished = self._taken(~running)
-        turns = [turn for turn, still in zip(self.turns, running, strict=True) if not still]
-        self.state = self._taken(running)
-        self.turns = [turn for turn, still in zip(self.turns, running, strict=True) if still]
-        if self.attack.concludes and not finished["fooled"].numpy().all():
-            finished = self.call("conclude", finished)
-        parts = (finished[key].numpy() for key in ("best", "score", "fooled"))
-        return zip(turns, *parts, strict=True)
-
-    def _new(self, turns):
-        rows, attempts = np.array(turns).T
-        attack, task = self.attack, self.task
-        return {
-            "image": task.images[rows],
-            "label": task.labels[rows],
-            "target": self.targets[rows, attempts // attack.n_restarts],
-            "restart": (attempts % attack.n_restarts).astype("int32"),
-            "keys": random_numbers.keys(attack.seed, task.indices[rows], attempts),
-        }
-
-    def call(self, part, state, *arguments):
-        """One of the attack's compiled functions, traced once for any number of slots."""
-        import tensorflow as tf
-
-        state = {key: tf.convert_to_tensor(value) for key, value in state.items()}
-        arguments = [tf.convert_to_tensor(argument) for argument in arguments]
-        function = self.attack._compiled(
-            self.task.model, part, getattr(self.attack, f"_build_{part}")
-        ).get_concrete_function(
-            {key: tf.TensorSpec((None, *v.shape[1:]), v.dtype) for key, v in state.items()},
-            *(tf.TensorSpec(argument.shape, argument.dtype) for argument in arguments),
-        )
-        return function(state, *arguments)
-
-    def _taken(self, slots):
-        import tensorflow as tf
-
-        (rows,) = np.nonzero(slots)
-        return {key: tf.gather(value, rows) for key, value in self.state.items()}
-
-
-def _joined(first, second):
-    import tensorflow as tf
-
-    return {key: tf.concat([first[key], second[key]], axis=0) for key in first}

@@ -1,6 +1,6 @@
 """Noise: the best of several points drawn at random, the baseline that every attack must beat."""
 
-from hr_keras.attacks.attack import check_count
+from hr_keras.attacks.checks import check_count
 from hr_keras.attacks.iterative import IterativeAttack
 from hr_keras.attacks.perturbation import into
 

@@ -6,7 +6,7 @@ import numpy as np
 from keras import ops
 
 from hr_keras.attacks import random_numbers
-from hr_keras.attacks.attack import check_count
+from hr_keras.attacks.checks import check_count
 from hr_keras.attacks.iterative import IterativeAttack
 from hr_keras.attacks.perturbation import into, per_example
 

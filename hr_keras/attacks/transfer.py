@@ -4,7 +4,8 @@ import keras
 import numpy as np
 
 from hr_keras.attacks import objectives
-from hr_keras.attacks.attack import Attack, Outcome, prepare
+from hr_keras.attacks.attack import Attack, Outcome
+from hr_keras.attacks.checks import prepare
 from hr_keras.logits import classifier_output
 
 

@@ -1,7 +1,8 @@
 """Is a robustness number to be believed? Checks for masked gradients and for weak attacks."""
 
 from hr_keras.attacks import perturbation
-from hr_keras.attacks.attack import Task, check_batch_size, check_bounds, check_count, check_epsilon
+from hr_keras.attacks.attack import Task
+from hr_keras.attacks.checks import check_batch_size, check_bounds, check_count, check_epsilon
 from hr_keras.diagnostics.finding import VERDICTS, Finding
 from hr_keras.diagnostics.model import model_findings
 from hr_keras.diagnostics.strength import strength_findings

@@ -6,7 +6,8 @@ from keras import ops
 
 from hr_keras import information
 from hr_keras.attacks import objectives
-from hr_keras.attacks.attack import compiled, in_batches, is_correct
+from hr_keras.attacks.attack import is_correct
+from hr_keras.attacks.batches import compiled, in_batches
 from hr_keras.diagnostics.finding import (
     ATHALYE,
     AUTOATTACK,

@@ -68,9 +68,9 @@ def run(protocol, loss, index, folder, data_dir=None, on_epoch=None):
         return _read_result(path, protocol) if chief else None
     started = time.perf_counter()
     seed = protocol.seed + index
-    data = _load(protocol, seed, data_dir)
+    data = load(protocol, seed, data_dir)
     checkpoint = Checkpoint(path.with_suffix(".checkpoint.npz"), on_epoch, writes=chief)
-    model = _train(protocol, loss, seed, data, checkpoint)
+    model = train(protocol, loss, seed, data, checkpoint)
     if not chief:
         return None
     result = {
@@ -94,8 +94,8 @@ def result_path(folder, loss, index):
     return pathlib.Path(folder) / f"realization-{index}-{loss}.json"
 
 
-def _load(protocol, seed, data_dir):
-    """Training images as they are stored, uint8 if possible: they are the most of the data."""
+def load(protocol, seed, data_dir=None):
+    """The data of a protocol; training images as they are stored: they are the most of it."""
     data = datasets.load(protocol.dataset, protocol.validation, seed, data_dir, dtype=None)
     test = _decoded(data.test) if protocol.evaluated_on == "test" else None  # out of reach
     return data._replace(validation=_decoded(data.validation), test=test)
@@ -172,7 +172,8 @@ def _optimizer(protocol, steps):
     )
 
 
-def _train(protocol, loss, seed, data, checkpoint):
+def train(protocol, loss, seed, data, checkpoint):
+    """The model of a protocol, trained from where `checkpoint` stands to the last epoch."""
     model = build(protocol, loss, seed, data)
     checkpoint.restore(model)
     done = len(checkpoint.epochs)
