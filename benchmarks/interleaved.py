@@ -15,9 +15,9 @@ import tensorflow as tf
 CLOCKS = {"wall": time.perf_counter, "processor": time.process_time}
 
 
-def compare(contestants, repeats, clock=time.perf_counter):
+def compare(contestants, repeats, clock=time.perf_counter, warm_up=True):
     """Seconds of each contestant, a list a name, after one warm-up each."""
-    for contestant in contestants.values():
+    for contestant in contestants.values() if warm_up else ():
         contestant()
     seconds = {name: [] for name in contestants}
     for _ in range(repeats):
@@ -90,7 +90,7 @@ def limit(title, what, measured, at_most=None, at_least=None):
     }
 
 
-def save(rows, path, clock="wall"):
+def save(rows, path, clock="wall", threads=0):
     """Write the rows as JSON, with what they were made on; nothing where `path` is None."""
     if path is None:
         return
@@ -103,6 +103,7 @@ def save(rows, path, clock="wall"):
         "keras": keras.__version__,
         "tensorflow": tf.__version__,
         "clock": clock,
+        "threads": threads,  # 0: as many as TensorFlow takes
     }
     pathlib.Path(path).write_text(json.dumps({"machine": machine, "rows": rows}, indent=1) + "\n")
 
