@@ -105,6 +105,21 @@ def test_every_epoch_sees_every_example_once_in_an_order_of_its_own(digits):
         np.testing.assert_array_equal(images, labels)
 
 
+def test_no_tuner_of_datasets_runs_while_a_model_trains(tiny, tmp_path, monkeypatch):
+    """Whoever ends its iterator may wait for as long as the training took."""
+    given = {}
+    monkeypatch.setattr(keras.Model, "fit", lambda _, x, **options: given.update(options, x=x))
+    data = realization.load(tiny, 0)
+    realization.train(tiny, "ce", 0, data, checkpoint.Checkpoint(tmp_path / "a.npz"))
+    for dataset in (given["x"], given["validation_data"]):
+        assert dataset.options().autotune.enabled is False
+    images, labels = map(
+        np.concatenate, zip(*given["validation_data"].as_numpy_iterator(), strict=True)
+    )
+    np.testing.assert_array_equal(images, data.validation.images)
+    np.testing.assert_array_equal(labels, data.validation.labels)
+
+
 def test_stored_pixels_give_the_batches_of_decoded_ones(digits):
     stored = datasets.load("mnist10k", dtype=None).train
     for split in (stored, digits.train):
@@ -475,8 +490,11 @@ def test_reports_say_what_the_cells_say(tiny, run):
     assert "no interval" in single
 
 
-@pytest.mark.parametrize("folder", sorted(path.parent for path in ROOT.glob("results/*/table.md")))
-def test_the_readme_shows_tables_of_committed_results(folder):
+@pytest.mark.parametrize(
+    "folder", sorted(path.parent for path in ROOT.glob("results/*/*/table.md"))
+)
+def test_committed_results_are_shown(folder):
+    """Their tables, number by number, in the README or in the page on the reproduction."""
     protocol = Protocol.from_json((folder / "protocol.json").read_text())
     results = [
         json.loads((folder / f"realization-{index}-{loss}.json").read_text())
@@ -484,10 +502,10 @@ def test_the_readme_shows_tables_of_committed_results(folder):
         for loss in ("ce", "hr")
     ]
     text = report.table_markdown([table.of(protocol, results)])
-    readme = (ROOT / "README.md").read_text()
+    shown = "".join((ROOT / page).read_text() for page in ("README.md", "docs/reproduction.md"))
     rows = [line for line in text.splitlines() if line.startswith("|")]
-    assert "\n".join(rows[:5]) in readme
-    assert "\n".join(rows[5:10]) in readme
+    assert "\n".join(rows[:5]) in shown
+    assert "\n".join(rows[5:10]) in shown
 
 
 def test_text_from_outside_cannot_format_a_report():

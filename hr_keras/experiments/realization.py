@@ -184,8 +184,7 @@ def train(protocol, loss, seed, data, checkpoint):
             steps_per_epoch=_steps(data.train, protocol.batch_size),
             initial_epoch=done,
             epochs=protocol.epochs,
-            validation_data=data.validation,
-            validation_batch_size=256,
+            validation_data=_in_order(data.validation),
             callbacks=[*_attacks(protocol, data.validation), checkpoint],
             verbose=0,
         )
@@ -256,12 +255,32 @@ def batches(split, batch_size, seed, first_epoch, epochs):
             return pixels
         return tf.cast(pixels, "float32") / highest_pixel
 
-    return (
+    return _untuned(
         tf.data.Dataset.range(first_epoch, epochs)
         .flat_map(epoch_batches)
         .map(lambda chosen: (decoded(tf.gather(images, chosen)), tf.gather(labels, chosen)))
-        .prefetch(tf.data.AUTOTUNE)
+        .prefetch(2)
     )
+
+
+def _in_order(split):
+    """The validation split in batches. (Keras would make a tuned one of arrays.)"""
+    import tensorflow as tf
+
+    return _untuned(tf.data.Dataset.from_tensor_slices(tuple(split)).batch(256))
+
+
+def _untuned(dataset):
+    """The dataset without TensorFlow's tuner: there is nothing to tune, and it costs time.
+
+    Its thread sleeps 10 ms, 20 ms, … up to a minute, and whoever ends an iterator may have to
+    wait until it wakes: 10 epochs of 15 s ended after 20.5 s.
+    """
+    import tensorflow as tf
+
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return dataset.with_options(options)
 
 
 def _evaluate(protocol, model, data):
