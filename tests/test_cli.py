@@ -256,7 +256,7 @@ def test_an_audit_from_one_command(saved, tmp_path):
         ("digits", ("--attack", "standart"), "Did you mean 'standard'"),
         ("digits", ("--examples", 0), "`examples` must be a positive integer"),
         ("digits", ("--examples", 1), "at least two"),
-        ("digits", ("--output", RESULTS / "mnist10k_quick"), "holds no audit.json"),
+        ("digits", ("--output", RESULTS / "mnist10k" / "quick"), "holds no audit.json"),
     ],
 )
 def test_what_an_audit_refuses(saved, tmp_path, monkeypatch, capsys, model, options, message):
@@ -275,7 +275,7 @@ def test_an_audit_of_nothing(monkeypatch, capsys):
 
 
 def test_a_full_disk_loses_nothing(tmp_path, monkeypatch, capsys):
-    shutil.copytree(RESULTS / "mnist10k_quick", tmp_path / "run")
+    shutil.copytree(RESULTS / "mnist10k" / "quick", tmp_path / "run")
     before = contents(tmp_path / "run")
 
     def full(_):
@@ -290,7 +290,7 @@ def test_a_full_disk_loses_nothing(tmp_path, monkeypatch, capsys):
 
 @LOCKS
 def test_a_second_command_in_the_same_folder_changes_nothing(tmp_path, monkeypatch, capsys):
-    shutil.copytree(RESULTS / "mnist10k_quick", tmp_path / "run")
+    shutil.copytree(RESULTS / "mnist10k" / "quick", tmp_path / "run")
     (tmp_path / "run" / "table.md").unlink()
     before = contents(tmp_path)
     with used_by_another_process(tmp_path / "run"):

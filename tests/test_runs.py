@@ -36,6 +36,13 @@ def test_several_data_sets_get_a_folder_each_in_the_order_of_the_paper(tmp_path)
     assert runs.plan(None, None, ("mnist", "cifar10")).folder.name == "mnist_cifar10_quick"
 
 
+def test_several_runs_of_one_data_set_are_no_table(tmp_path):
+    for name in ("a", "b"):
+        write(tmp_path / name, "quick", dataset="mnist")
+    with pytest.raises(ValueError, match=r"names that differ.*mnist, mnist\. Give one of .*a, .*b"):
+        runs.plan(tmp_path)
+
+
 def test_folders_that_hold_something_else_are_refused(tmp_path):
     write(tmp_path / "run", "quick")
     with pytest.raises(ValueError, match="run folder of one data set"):

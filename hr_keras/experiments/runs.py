@@ -47,13 +47,14 @@ def plan(output=None, preset=None, datasets=(), **changes):
             something else.
 
     Example:
-        >>> runs.plan("results/mnist10k_quick").runs[0].protocol.preset
+        >>> runs.plan("results/mnist10k/quick").runs[0].protocol.preset
         'quick'
     """
     _check_distinct(datasets)
     if output is not None:
         output = pathlib.Path(output)
         if not datasets and preset is None and not is_run(output) and (found := runs_in(output)):
+            _check_distinct([protocol_of(folder).dataset for folder in found], found)
             return _several(output, [_run(folder, None, None, changes) for folder in found])
     if len(datasets) > 1:
         return _plan_several(output, preset, datasets, changes)
@@ -127,7 +128,8 @@ def _stem(dataset):
     return pathlib.PurePath(dataset).stem
 
 
-def _check_distinct(datasets):
+def _check_distinct(datasets, found=()):
     stems = [_stem(name) for name in datasets]
     if len(set(stems)) < len(stems):
-        raise ValueError(f"Data sets must have names that differ. Received: {', '.join(stems)}")
+        of = f". Give one of {', '.join(map(str, found))}" if found else ""
+        raise ValueError(f"Data sets must have names that differ. Received: {', '.join(stems)}{of}")
