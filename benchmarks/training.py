@@ -13,7 +13,7 @@ import tensorflow as tf
 from interleaved import CLOCKS, arguments, compare, limit, ratios, report, save
 
 from hr_keras import HRLoss, datasets
-from hr_keras.experiments import checkpoint, protocol, realization
+from hr_keras.experiments import checkpoint, feed, protocol, realization
 from hr_keras.models import mnist_cnn, resnet8
 
 EPOCHS = 10  # one of them with an attack, as the paper has it
@@ -33,7 +33,7 @@ def by_fit(plan, data):
     steps = -(-len(data.train.images) // plan.batch_size)
 
     def epochs():
-        batches = realization.batches(data.train, plan.batch_size, 0, 0, EPOCHS)
+        batches = feed.batches(data.train, plan.batch_size, 0, 0, EPOCHS)
         model.fit(batches, steps_per_epoch=steps, epochs=EPOCHS, shuffle=False, verbose=0)
 
     return epochs, model

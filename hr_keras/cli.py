@@ -10,7 +10,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from hr_keras import startup
+from hr_keras import progress, startup
 from hr_keras.experiments import jobs as processes
 
 app = typer.Typer(
@@ -271,7 +271,7 @@ def _make(options, plan, write, losses):
     from rich.markdown import Markdown
 
     from hr_keras import distribution
-    from hr_keras.experiments import table as experiment
+    from hr_keras.experiments import training
     from hr_keras.logits import check_backend
 
     check_backend()
@@ -280,13 +280,13 @@ def _make(options, plan, write, losses):
     console = Console(quiet=not chief)
     jobs = options.jobs
     if jobs is None:
-        jobs = experiment.default_jobs(plan.runs[0].protocol)
+        jobs = training.default_jobs(plan.runs[0].protocol)
     processes.check(jobs)
     # The chief alone writes. What is wrong is said before the progress bar.
-    with experiment.opened(plan) if chief else contextlib.nullcontext():
-        with _progress(console, plan, losses) as on_epoch:
+    with training.opened(plan) if chief else contextlib.nullcontext():
+        with progress.bar(console, plan, losses) as on_epoch:
             results = [
-                experiment.run(*run, options.data_dir, functools.partial(on_epoch, k), losses, jobs)
+                training.run(*run, options.data_dir, functools.partial(on_epoch, k), losses, jobs)
                 for k, run in enumerate(plan.runs)
             ]
         text = write(plan, results) if chief else None
@@ -315,52 +315,3 @@ def main():
         message = "another worker ended. What is done is kept; the same commands go on from there."
         print(f"hr-keras: {message}", file=sys.stderr)
         sys.exit(1)
-
-
-@contextlib.contextmanager
-def _progress(console, plan, losses):
-    """A progress bar over all epochs of all runs, with the time left.
-
-    Yields `on_epoch(number of the run, realization, loss, epochs done)` for the experiment.
-    """
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("epochs,"),
-        TimeElapsedColumn(),
-        TextColumn("gone,"),
-        TimeRemainingColumn(),
-        TextColumn("left"),
-    )
-    models = {
-        (k, index, loss): run.protocol.epochs
-        for k, run in enumerate(plan.runs)
-        for index in range(run.protocol.realizations)
-        for loss in losses
-    }
-    epochs = dict.fromkeys(models, 0)
-    with Progress(*columns, console=console) as progress:
-        task = progress.add_task("starting", total=sum(models.values()))
-
-        def on_epoch(k, index, loss, done):
-            epochs[k, index, loss] = done
-            trained = sum(epochs[model] == total for model, total in models.items())
-            description = f"{trained} of {len(models)} models,"
-            progress.update(task, completed=sum(epochs.values()), description=description)
-
-        try:
-            yield on_epoch
-        except KeyboardInterrupt:
-            message = "stopped. What is done is kept; the same command goes on from there."
-            print(f"\nhr-keras: {message}", file=sys.stderr)
-            raise typer.Exit(130) from None

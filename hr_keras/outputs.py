@@ -17,7 +17,7 @@ def table(plan, results, attacks=(), examples=None, data_dir=None):
 
     Args:
         plan: a `runs.Plan`.
-        results: of `experiments.table.run`, a list for each run.
+        results: of `experiments.training.run`, a list for each run.
         attacks: names of stronger attacks, see `experiments.strong`; the models of results
             that lack one are put under it.
         examples: how many test images these attack; `None`: all.
@@ -134,7 +134,7 @@ def alpha(plan, results, epsilon=0.1):
 
     Args:
         plan: from `experiments.alpha.plan`.
-        results: of `experiments.table.run`, a list for each run.
+        results: of `experiments.training.run`, a list for each run.
         epsilon: size of the CE attack.
 
     Returns:

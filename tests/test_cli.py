@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from hr_keras import cli, datasets, evaluation, report
 from hr_keras.attacks import named
-from hr_keras.experiments import jobs, measurements, realization, table
+from hr_keras.experiments import jobs, measurements, realization, training
 
 RESULTS = pathlib.Path(__file__).parent.parent / "results"
 
@@ -307,7 +307,7 @@ def test_a_killed_process_ends_with_a_line(tmp_path, monkeypatch, capsys):
     def run(*_):
         raise jobs.ProcessEnded("a process ended before its task did")
 
-    monkeypatch.setattr(table, "run", run)
+    monkeypatch.setattr(training, "run", run)
     code, captured = run_main(monkeypatch, capsys, "table", "--output", tmp_path / "run")
     assert code == 1
     assert captured.err == "hr-keras: a process ended before its task did\n"

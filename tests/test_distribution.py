@@ -13,7 +13,7 @@ import pytest
 import tensorflow as tf
 
 from hr_keras import HRLoss, datasets, distribution, evaluation, training_loop
-from hr_keras.experiments import table
+from hr_keras.experiments import training
 from hr_keras.experiments.protocol import from_preset
 from hr_keras.models import resnet8
 
@@ -417,7 +417,7 @@ def test_a_table_by_two_workers_is_that_of_one_process(tmp_path):
     )  # fmt: skip
     assert "Attacked exactly" in chief
     assert other == ""
-    table.run(dataclasses.replace(two, strategy="none"), tmp_path / "one")
+    training.run(dataclasses.replace(two, strategy="none"), tmp_path / "one")
     tables = {"table.md", "table.csv", "table.json", "claims.csv", "figure.png", "figure.svg"}
     written = [{path.name for path in (tmp_path / folder).iterdir()} for folder in ("one", "two")]
     assert written[1] == written[0] | tables

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from hr_keras import datasets, evaluation, plots, report, versions
-from hr_keras.experiments import checkpoint, jobs, realization, table
+from hr_keras.experiments import checkpoint, feed, jobs, realization, table, training
 from hr_keras.experiments.protocol import PRESETS, Protocol, from_preset
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -43,7 +43,7 @@ def tiny(small_npz):
 @pytest.fixture(scope="module")
 def run(tiny, tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
-    return folder, table.run(tiny, folder)
+    return folder, training.run(tiny, folder)
 
 
 def test_results_are_files_and_a_second_run_only_reads_them(tiny, run):
@@ -59,7 +59,7 @@ def test_results_are_files_and_a_second_run_only_reads_them(tiny, run):
     )
     before = {path.name: path.stat().st_mtime_ns for path in folder.glob("realization*")}
     epochs = []
-    assert table.run(tiny, folder, on_epoch=lambda *call: epochs.append(call)) == results
+    assert training.run(tiny, folder, on_epoch=lambda *call: epochs.append(call)) == results
     assert {path.name: path.stat().st_mtime_ns for path in folder.glob("realization*")} == before
     assert epochs == [(k, loss, 3) for k in (0, 1) for loss in ("ce", "hr")]
     for result in results:
@@ -94,12 +94,12 @@ def test_pairs_start_from_the_same_weights_and_data(tiny, small_npz):
 
 def test_every_epoch_sees_every_example_once_in_an_order_of_its_own(digits):
     split = datasets.Split(np.arange(25, dtype="float32"), np.arange(25))
-    seen = list(realization.batches(split, 10, seed=1, first_epoch=0, epochs=3))
+    seen = list(feed.batches(split, 10, seed=1, first_epoch=0, epochs=3))
     assert [len(labels) for _, labels in seen] == 3 * [10, 10, 5]
     orders = [np.concatenate([labels for _, labels in seen[k : k + 3]]) for k in (0, 3, 6)]
     assert all(sorted(order) == list(range(25)) for order in orders)
     assert (orders[0] != orders[1]).any()
-    later = list(realization.batches(split, 10, seed=1, first_epoch=2, epochs=3))
+    later = list(feed.batches(split, 10, seed=1, first_epoch=2, epochs=3))
     np.testing.assert_array_equal(np.concatenate([labels for _, labels in later]), orders[2])
     for images, labels in seen:
         np.testing.assert_array_equal(images, labels)
@@ -125,8 +125,8 @@ def test_stored_pixels_give_the_batches_of_decoded_ones(digits):
     for split in (stored, digits.train):
         assert (split.images.dtype == "uint8") == (split is stored)
     pairs = zip(
-        realization.batches(stored, 500, 0, 0, 1),
-        realization.batches(digits.train, 500, 0, 0, 1),
+        feed.batches(stored, 500, 0, 0, 1),
+        feed.batches(digits.train, 500, 0, 0, 1),
         strict=True,
     )
     for (images, labels), (decoded, same) in pairs:
@@ -210,10 +210,10 @@ def test_a_file_of_other_content_is_another_protocol(tiny, run, tmp_path):
     with np.load(tiny.dataset) as arrays:
         np.savez(path, **arrays)
         before = from_preset("quick", dataset=str(path))
-        table.open_folder(tmp_path / "run", before)
+        training.open_folder(tmp_path / "run", before)
         np.savez(path, **{**arrays, "y_test": arrays["y_test"][::-1]})
     with pytest.raises(ValueError, match="dataset_sha256"):
-        table.open_folder(tmp_path / "run", from_preset("quick", dataset=str(path)))
+        training.open_folder(tmp_path / "run", from_preset("quick", dataset=str(path)))
 
 
 def test_a_damaged_checkpoint_never_displaces_a_whole_one(linear, tmp_path, monkeypatch):
@@ -293,7 +293,7 @@ def test_a_checkpoint_of_an_earlier_version_goes_on(linear, tmp_path):
 def test_no_number_of_realizations_changes_the_default_threads(monkeypatch, cores):
     monkeypatch.setattr(jobs, "processors", lambda: cores)
     for realizations in (1, 2, 5, 100):
-        number = table.default_jobs(from_preset("quick", realizations=realizations))
+        number = training.default_jobs(from_preset("quick", realizations=realizations))
         assert jobs.threads_each(number) == 1
 
 
@@ -346,7 +346,7 @@ def test_what_is_there_is_counted_before_the_jobs_begin(tiny, tmp_path, no_proce
     (tmp_path / "protocol.json").write_text(tiny.to_json())
     (tmp_path / "realization-0-hr.json").touch()
     report = lambda *call: no_processes.append(call)  # noqa: E731
-    assert table.run(tiny, tmp_path, on_epoch=report, jobs=2)[1] == ("hr", 0)
+    assert training.run(tiny, tmp_path, on_epoch=report, jobs=2)[1] == ("hr", 0)
     assert no_processes == [
         (0, "hr", 3), ("train", [("ce", 0), ("ce", 1), ("hr", 1)]), (0, "ce", 2),
     ]  # fmt: skip
@@ -359,7 +359,7 @@ def test_a_data_set_is_prepared_once_before_the_jobs_begin(tmp_path, monkeypatch
         no_processes.append((name, data_dir))
 
     monkeypatch.setattr(datasets, "load", load)
-    table.run(from_preset("quick", dataset="cifar10", realizations=1), tmp_path, "there", jobs=2)
+    training.run(from_preset("quick", dataset="cifar10", realizations=1), tmp_path, "there", jobs=2)
     assert no_processes == [("cifar10", "there"), ("train", [("ce", 0), ("hr", 0)])]
 
 
@@ -383,7 +383,7 @@ def test_a_damaged_checkpoint_is_recognised_and_the_one_before_used(
         if done == 2:
             raise Stopped
 
-    table.open_folder(tmp_path, tiny)
+    training.open_folder(tmp_path, tiny)
     with pytest.raises(Stopped):
         realization.run(tiny, "hr", 0, tmp_path, on_epoch=stop)
     path = tmp_path / "realization-0-hr.checkpoint.npz"
@@ -400,13 +400,13 @@ def test_a_damaged_checkpoint_is_recognised_and_the_one_before_used(
     if damage == "both":
         (tmp_path / "realization-0-hr.checkpoint.previous.npz").write_bytes(b"")
     starts = []
-    batches = realization.batches
+    batches = feed.batches
 
     def recorded(split, batch_size, seed, first_epoch, epochs):
         starts.append(first_epoch)
         return batches(split, batch_size, seed, first_epoch, epochs)
 
-    monkeypatch.setattr(realization, "batches", recorded)
+    monkeypatch.setattr(feed, "batches", recorded)
     result = realization.run(tiny, "hr", 0, tmp_path)
     assert starts == [0 if damage == "both" else 1]
     expected = next(r for r in run[1] if (r["loss"], r["index"]) == ("hr", 0))
@@ -418,19 +418,19 @@ def test_a_folder_of_another_protocol_is_refused_and_kept(tiny, run):
     folder, _ = run
     before = (folder / "protocol.json").read_bytes()
     with pytest.raises(ValueError, match=r"alpha=1\.6 there, 2\.0 now"):
-        table.open_folder(folder, dataclasses.replace(tiny, alpha=2.0))
+        training.open_folder(folder, dataclasses.replace(tiny, alpha=2.0))
     assert (folder / "protocol.json").read_bytes() == before
-    table.open_folder(folder, dataclasses.replace(tiny, realizations=3))  # may grow
-    table.open_folder(folder, tiny)
+    training.open_folder(folder, dataclasses.replace(tiny, realizations=3))  # may grow
+    training.open_folder(folder, tiny)
 
 
 def test_a_folder_of_something_else_is_refused_and_kept(tiny, tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(ValueError, match="not a run folder"):
-        table.open_folder(tmp_path, tiny)
+        training.open_folder(tmp_path, tiny)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
     with pytest.raises(ValueError, match="not a run folder"):
-        table.open_folder(tmp_path / "thesis.tex", tiny)
+        training.open_folder(tmp_path / "thesis.tex", tiny)
 
 
 def test_cells_are_mean_and_standard_error():
@@ -642,7 +642,7 @@ def test_unknown_presets_are_refused():
 def test_mirrored_replicas_give_the_same_table(tiny, run, tmp_path):
     """Four replicas on logical CPUs against one device, the whole realization."""
     protocol = dataclasses.replace(tiny, strategy="mirrored", realizations=1)
-    results = table.run(protocol, tmp_path)
+    results = training.run(protocol, tmp_path)
     for ours, one in zip(results, run[1][:2], strict=True):
         np.testing.assert_allclose(ours["history"]["loss"], one["history"]["loss"], rtol=1e-4)
         assert [row["accuracy"] for row in ours["test"]] == pytest.approx(
@@ -653,4 +653,4 @@ def test_mirrored_replicas_give_the_same_table(tiny, run, tmp_path):
 def test_a_batch_that_the_replicas_cannot_divide_is_refused(tiny, tmp_path):
     protocol = dataclasses.replace(tiny, strategy="mirrored", batch_size=30)
     with pytest.raises(ValueError, match="multiple of the 4 replicas"):
-        table.run(protocol, tmp_path)
+        training.run(protocol, tmp_path)

@@ -9,7 +9,7 @@ import pytest
 from test_jobs import environment
 
 from hr_keras import files
-from hr_keras.experiments import alpha, runs, table
+from hr_keras.experiments import alpha, runs, training
 from hr_keras.experiments.protocol import from_preset
 
 LOCKS = pytest.mark.skipif(files.fcntl is None, reason="needs fcntl")
@@ -84,11 +84,11 @@ def test_what_a_killed_write_leaves_is_no_content_and_goes(tmp_path):
     run = runs.Run(from_preset("quick"), folder)
     runs.plan(folder, None, ("mnist", "mnist10k"))
     alpha.plan(folder)
-    with table.opened(runs.Plan(folder, [run])):
+    with training.opened(runs.Plan(folder, [run])):
         assert names(folder) == ["protocol.json"]
     write_and_be_killed(folder / "protocol.json")
     (folder / ".notes").write_text("of the user's")
-    with table.opened(runs.Plan(tmp_path, [run])):
+    with training.opened(runs.Plan(tmp_path, [run])):
         assert names(folder) == [".notes", "protocol.json"]
 
 
@@ -116,10 +116,10 @@ def test_a_folder_is_for_one_process_however_that_ends(tmp_path):
         ):
             pass
         plan = runs.Plan(tmp_path, [runs.Run(from_preset("quick"), tmp_path)])
-        with pytest.raises(ValueError, match="another process"), table.opened(plan):
+        with pytest.raises(ValueError, match="another process"), training.opened(plan):
             pass
         with pytest.raises(ValueError, match="another process"):
-            table.run(*plan.runs[0])
+            training.run(*plan.runs[0])
         assert names(tmp_path) == [".hr_keras-being_written"]
     with files.exclusive(tmp_path):
         assert not names(tmp_path)

@@ -109,7 +109,7 @@ def candidates(plan, results, epsilon=0.1):
 
     Args:
         plan: from `plan`.
-        results: of `experiments.table.run` with `LOSSES`, a list for each run.
+        results: of `experiments.training.run` with `LOSSES`, a list for each run.
         epsilon: size of the CE attack, one of the protocol's, greater than 0.
 
     Returns:

@@ -79,7 +79,7 @@ def upper_bounds(run, results, data_dir=None):
 
     Args:
         run: a `runs.Run`.
-        results: of `experiments.table.run`.
+        results: of `experiments.training.run`.
         data_dir: where tensorflow-datasets has its data, for results of an earlier version.
 
     Returns:

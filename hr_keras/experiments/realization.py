@@ -26,7 +26,7 @@ from hr_keras import (
     versions,
 )
 from hr_keras.attacks.objectives import ROUTES
-from hr_keras.experiments import measurements
+from hr_keras.experiments import feed, measurements
 from hr_keras.experiments.checkpoint import Checkpoint
 from hr_keras.experiments.protocol import LOSSES
 from hr_keras.files import replacing, write_atomically
@@ -180,11 +180,11 @@ def train(protocol, loss, seed, data, checkpoint):
     _check_same_start(done, checkpoint.path, model.distribute_strategy)
     if done < protocol.epochs:
         _fit(model)(
-            batches(data.train, protocol.batch_size, seed, done, protocol.epochs),
+            feed.batches(data.train, protocol.batch_size, seed, done, protocol.epochs),
             steps_per_epoch=_steps(data.train, protocol.batch_size),
             initial_epoch=done,
             epochs=protocol.epochs,
-            validation_data=_in_order(data.validation),
+            validation_data=feed.in_order(data.validation),
             callbacks=[*_attacks(protocol, data.validation), checkpoint],
             verbose=0,
         )
@@ -210,7 +210,7 @@ def _fit(model):
     """Keras' `fit`, or our own under the strategy that it fails with."""
     if distribution.is_multi_worker(model.distribute_strategy):
         return functools.partial(training_loop.fit, model)
-    return functools.partial(model.fit, shuffle=False)  # `batches` has done it
+    return functools.partial(model.fit, shuffle=False)  # `feed.batches` has done it
 
 
 def _check_same_start(done, path, strategy):
@@ -221,66 +221,6 @@ def _check_same_start(done, path, strategy):
             f"them sees it. Received: {path.name} after {done} epochs here, {chief_done} at the "
             "chief"
         )
-
-
-def batches(split, batch_size, seed, first_epoch, epochs):
-    """Batches of the epochs `first_epoch` … `epochs` − 1, each in an order of its own.
-
-    The order depends on `(seed, epoch)` alone, so that training which goes on sees what it
-    would have seen. (`fit` on arrays, after `set_random_seed`, uses one order in all epochs.)
-
-    Args:
-        split: a `datasets.Split`. uint8 images stay so until their batch is made.
-
-    Returns:
-        A `tf.data.Dataset` of `(images, labels)`, images in [0, 1]; the last batch of an epoch
-        may be short.
-    """
-    import tensorflow as tf
-
-    images, labels = map(tf.constant, split)
-    # Captured, not a constant of the graph: TensorFlow would make of the division a product
-    # with 1/255, whose last bits are others.
-    highest_pixel = tf.constant(255.0)
-    n = len(split.images)
-
-    def epoch_batches(epoch):
-        order = tf.random.experimental.stateless_shuffle(
-            tf.range(n), seed=tf.stack([tf.constant(seed, tf.int64), epoch])
-        )
-        return tf.data.Dataset.from_tensor_slices(order).batch(batch_size)
-
-    def decoded(pixels):
-        if pixels.dtype != tf.uint8:
-            return pixels
-        return tf.cast(pixels, "float32") / highest_pixel
-
-    return _untuned(
-        tf.data.Dataset.range(first_epoch, epochs)
-        .flat_map(epoch_batches)
-        .map(lambda chosen: (decoded(tf.gather(images, chosen)), tf.gather(labels, chosen)))
-        .prefetch(2)
-    )
-
-
-def _in_order(split):
-    """The validation split in batches. (Keras would make a tuned one of arrays.)"""
-    import tensorflow as tf
-
-    return _untuned(tf.data.Dataset.from_tensor_slices(tuple(split)).batch(256))
-
-
-def _untuned(dataset):
-    """The dataset without TensorFlow's tuner: there is nothing to tune, and it costs time.
-
-    Its thread sleeps 10 ms, 20 ms, … up to a minute, and whoever ends an iterator may have to
-    wait until it wakes: 10 epochs of 15 s ended after 20.5 s.
-    """
-    import tensorflow as tf
-
-    options = tf.data.Options()
-    options.autotune.enabled = False
-    return dataset.with_options(options)
 
 
 def _evaluate(protocol, model, data):
