@@ -49,6 +49,8 @@ def same_pixels(title, contestants):
         row = {"name": name, "pixels": ours.size, "differ": differ}
         rows.append({"title": f"{title}: same images", **row})
         print(f"{title}: {name} differs in {differ} of {ours.size} pixels")
+        if differ > 1e-4 * ours.size:
+            raise SystemExit(f"{name} does not make the same adversarial images.")
     return rows
 
 

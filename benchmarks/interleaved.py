@@ -12,6 +12,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+import hr_keras
+
 CLOCKS = {"wall": time.perf_counter, "processor": time.process_time}
 
 
@@ -57,11 +59,12 @@ def report(title, seconds, notes=None):
     return rows
 
 
-def arguments(description, repeats):
-    """Arguments that all scripts take, as an `argparse` parser."""
+def arguments(description, repeats, clock=True):
+    """Arguments that the scripts take, as an `argparse` parser; `clock`: whether `--clock` too."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--repeats", type=int, default=repeats)
-    parser.add_argument("--clock", choices=CLOCKS, default="wall", help="what a second is")
+    if clock:
+        parser.add_argument("--clock", choices=CLOCKS, default="wall", help="what a second is")
     parser.add_argument("--output", help="JSON file")
     return parser
 
@@ -100,6 +103,7 @@ def save(rows, path, clock="wall", threads=0):
         "cpu": _cpu(),
         "python": platform.python_version(),
         "numpy": np.__version__,
+        "hr_keras": hr_keras.__version__,
         "keras": keras.__version__,
         "tensorflow": tf.__version__,
         "clock": clock,

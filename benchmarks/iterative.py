@@ -6,7 +6,6 @@
    both in processor seconds.
 """
 
-import argparse
 import copy
 import statistics
 import time
@@ -14,7 +13,7 @@ import time
 import keras
 import numpy as np
 import tensorflow as tf
-from interleaved import compare, report, save
+from interleaved import arguments, compare, limit, ratios, report, save
 
 from hr_keras import datasets
 from hr_keras.attacks import PGD, standard
@@ -65,7 +64,10 @@ def benchmark_pgd(model, images, repeats):
         "bare passes": bare,
         "PGD-20": lambda: PGD(1e-4, n_iter=20, batch_size=BATCH)(model, images, labels),
     }
-    return report(f"PGD-20 on {len(images)} images", compare(contestants, repeats, clock))
+    seconds = compare(contestants, repeats, clock)
+    title = f"PGD-20 on {len(images)} images"
+    of_passes = ratios(seconds, "PGD-20", "bare passes")
+    return [*report(title, seconds), limit(title, "time / its passes", of_passes, at_most=1.15)]
 
 
 class Rows:
@@ -111,7 +113,8 @@ def benchmark_standard(model, images, labels, epsilon):
     counted = Rows(model)
     task = Task.of(counted.model, images, labels, (0.0, 1.0), BATCH).predict()
     task = task.select(task.logits.argmax(axis=-1) == task.labels)
-    print(f"\nstandard({epsilon}) on {len(images)} images, {len(task.images)} of them correct")
+    title = f"standard({epsilon}) on {len(images)} images, {len(task.images)} of them correct"
+    print(f"\n{title}")
     print(
         f"{'':26}{'standing':>9}{'forward':>10}{'backward':>10}{'budget s':>10}{'s':>8}{'ratio':>7}"
     )
@@ -131,6 +134,7 @@ def benchmark_standard(model, images, labels, epsilon):
         both, forward = (statistics.mean(pair) for pair in zip(before, after, strict=True))
         budget = counted.backward * both + (counted.forward - counted.backward) * forward
         row = {
+            "title": title,
             "name": attack.name,
             "standing": len(task.images),
             "forward": counted.forward,
@@ -147,30 +151,26 @@ def benchmark_standard(model, images, labels, epsilon):
         )
         task = task.select(~outcome.fooled)
     budget, seconds = (sum(row[key] for row in rows) for key in ("budget", "seconds"))
-    print(f"{'together':26}{len(task.images):9} left", end="")
-    print(f"{budget:25.1f}{seconds:8.1f}{seconds / budget:7.2f}")
-    return rows
+    return [*rows, limit(title, "time / its passes", seconds / budget, at_most=1.3)]
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeats", type=int, default=7)
+    parser = arguments(__doc__, repeats=7, clock=False)
     parser.add_argument("--images", type=int, default=1000, help="for PGD-20")
-    parser.add_argument("--standard", type=int, default=200, help="images for `standard`")
+    parser.add_argument("--standard", type=int, default=1000, help="images for `standard`")
     parser.add_argument("--epsilon", type=float, default=0.05, help="for `standard`")
-    parser.add_argument("--output", help="JSON file")
-    arguments = parser.parse_args()
+    given = parser.parse_args()
     data = datasets.load("mnist10k")
     model = mnist_cnn(classifier_activation=None, seed=0)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.SGD(0.05), loss=loss)
     model.fit(*data.train, batch_size=100, epochs=2, verbose=0)
     test = data.test
-    rows = benchmark_pgd(model, test.images[: arguments.images], arguments.repeats)
-    if arguments.standard:
-        n = arguments.standard
-        rows += benchmark_standard(model, test.images[:n], test.labels[:n], arguments.epsilon)
-    save(rows, arguments.output)
+    rows = benchmark_pgd(model, test.images[: given.images], given.repeats)
+    if given.standard:
+        n = given.standard
+        rows += benchmark_standard(model, test.images[:n], test.labels[:n], given.epsilon)
+    save(rows, given.output, "processor")
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ def peak(model, n):
 
 
 def main():
-    parser = arguments(__doc__, repeats=1)
+    parser = arguments(__doc__, repeats=1, clock=False)
     parser.add_argument("--images", type=int, default=60_000)
     parser.add_argument("--models", nargs="+", choices=SHAPES, default=["mnist_cnn"])
     given = parser.parse_args()

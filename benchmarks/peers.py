@@ -33,6 +33,7 @@ class Library:
     """
 
     clean_once = True
+    ce_alone = False  # knows no other objective, and attacks with it instead
 
 
 class Bare(Library):
@@ -158,6 +159,7 @@ class ART(Library):
 class TorchAttacks(Library):
     package = "torchattacks"
     note = "same weights in torch, channels last; knows CE alone, which stands for HR too"
+    ce_alone = True
 
     def __init__(self, model):
         import torch

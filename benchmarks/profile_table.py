@@ -82,7 +82,7 @@ def stages(package):
 
 
 def main():
-    parser = arguments(__doc__, repeats=3)
+    parser = arguments(__doc__, repeats=3, clock=False)
     parser.add_argument("--before", help="folder that holds an earlier hr_keras")
     given = parser.parse_args()
     packages = {"now": pathlib.Path(__file__).resolve().parent.parent}

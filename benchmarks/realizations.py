@@ -67,7 +67,7 @@ class Processes:
 
 
 def main():
-    options = arguments(__doc__, repeats=9).parse_args()
+    options = arguments(__doc__, repeats=9, clock=False).parse_args()
     processes = Processes()
     one_by_one = [training() for _ in range(MODELS)]
     together = training(models=MODELS)

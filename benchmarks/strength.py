@@ -11,14 +11,18 @@ at most 0.005 more than theirs, over all models and on each: of fewer than 200 i
 import time
 
 import numpy as np
-import torch
-import torchattacks
-from in_torch import InTorch
 from interleaved import arguments, limit, save
 from subjects import CLASSIFIERS, classifier
 
 from hr_keras import evaluation
 from hr_keras.attacks import FAB, perturbation, standard
+
+try:
+    import torch
+    import torchattacks
+    from in_torch import InTorch
+except ImportError as error:
+    raise SystemExit(f"torchattacks does not run, and nothing else is published: {error}") from None
 
 ATTACKS = ("APGD-CE", "APGD-T", "FAB-T", "Square")
 

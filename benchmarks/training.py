@@ -10,7 +10,7 @@ import time
 
 import keras
 import tensorflow as tf
-from interleaved import CLOCKS, arguments, compare, limit, ratios, report, save
+from interleaved import arguments, compare, limit, ratios, report, save
 
 from hr_keras import HRLoss, datasets
 from hr_keras.experiments import checkpoint, feed, protocol, realization
@@ -134,12 +134,12 @@ def compare_epochs(plan, data, repeats):
 
 
 def main():
-    parser = arguments(__doc__, repeats=5)
+    parser = arguments(__doc__, repeats=5, clock=False)
     parser.add_argument("--threads", type=int, default=1, help="0: as many as cores")
     given = parser.parse_args()
     tf.config.threading.set_intra_op_parallelism_threads(given.threads)
     tf.config.threading.set_inter_op_parallelism_threads(given.threads)
-    clock, rows = CLOCKS[given.clock], []
+    rows = []
     everything = realization.load(protocol.from_preset("quick"), 0)
     for name, n, batch_size in (("mnist_cnn", 7200, 100), ("resnet8", 1024, 128)):
         make = SUBJECTS[name]
@@ -155,13 +155,13 @@ def main():
             f"{name}, HRLoss": epoch_of(make, HRLoss(1.6), split, batch_size),
         }
         title = f"fit, one epoch of {n} images, batch {batch_size}, to hold: ratio ≤ 1.05"
-        rows += report(title, compare(contestants, given.repeats, clock))
+        rows += report(title, compare(contestants, given.repeats))
         plan = protocol.from_preset(
             "quick", model=name, batch_size=batch_size, learning_rate=0.001,
             strategy="none",
         )  # fmt: skip
         rows += compare_epochs(plan, data, given.repeats)
-    save(rows, given.output, given.clock, given.threads)
+    save(rows, given.output, threads=given.threads)
 
 
 if __name__ == "__main__":
