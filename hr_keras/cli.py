@@ -159,8 +159,11 @@ def figure(
 ):
     """Figure 1: validation accuracy against epoch, and the epochs to reach an accuracy."""
     from hr_keras import outputs
+    from hr_keras.experiments import convergence
 
-    _publish(options, functools.partial(outputs.figure, accuracies=tuple(accuracy or ())))
+    accuracies = tuple(accuracy or ())
+    convergence.check_accuracies(accuracies)
+    _publish(options, functools.partial(outputs.figure, accuracies=accuracies))
 
 
 @_command
@@ -172,9 +175,12 @@ def confusion(
 ):
     """Semi-empirical confusion matrices under the CE attack, trained on CE and on HR."""
     from hr_keras import outputs
+    from hr_keras.experiments.confusion import check_epsilon
 
     _publish(
-        options, functools.partial(outputs.confusion, epsilon=epsilon, data_dir=options.data_dir)
+        options,
+        functools.partial(outputs.confusion, epsilon=epsilon, data_dir=options.data_dir),
+        functools.partial(check_epsilon, epsilon=epsilon),
     )
 
 
@@ -202,6 +208,7 @@ def alpha(
     from hr_keras.experiments import alpha as search
 
     plan = options.plan(search.plan, alphas=tuple(alpha or ()))
+    search.check_epsilon(plan.runs[0].protocol, epsilon)
     _make(options, plan, functools.partial(outputs.alpha, epsilon=epsilon), search.LOSSES)
 
 
@@ -257,12 +264,15 @@ def audit(
     console.print(f"\nText, pictures and audit.json: {folder}", markup=False)
 
 
-def _publish(options, write):
-    """`_make` for the runs of a table."""
+def _publish(options, write, check=None):
+    """`_make` for the runs of a table; `check(protocol)` raises where `write` would later."""
     from hr_keras.experiments import runs
     from hr_keras.experiments.protocol import LOSSES
 
-    _make(options, options.plan(runs.plan, alpha=options.alpha), write, LOSSES)
+    plan = options.plan(runs.plan, alpha=options.alpha)
+    for run in plan.runs if check else ():
+        check(run.protocol)
+    _make(options, plan, write, LOSSES)
 
 
 def _make(options, plan, write, losses):
@@ -283,7 +293,7 @@ def _make(options, plan, write, losses):
         jobs = training.default_jobs(plan.runs[0].protocol)
     processes.check(jobs)
     # The chief alone writes. What is wrong is said before the progress bar.
-    with training.opened(plan) if chief else contextlib.nullcontext():
+    with _stoppable(), training.opened(plan) if chief else contextlib.nullcontext():
         with progress.bar(console, plan, losses) as on_epoch:
             results = [
                 training.run(*run, options.data_dir, functools.partial(on_epoch, k), losses, jobs)
@@ -294,6 +304,17 @@ def _make(options, plan, write, losses):
         console.print(Markdown(text))
         console.print(f"\nTables, pictures, models and results: {plan.folder}", markup=False)
     distribution.from_chief(0, workers)  # a worker that left earlier would take the chief along
+
+
+@contextlib.contextmanager
+def _stoppable():
+    """Ctrl-C ends the block with a line."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        message = "stopped. What is done is kept; the same command goes on from there."
+        print(f"\nhr-keras: {message}", file=sys.stderr)
+        raise typer.Exit(130) from None
 
 
 def main():

@@ -38,18 +38,25 @@ def table(plan, results, attacks=(), examples=None, data_dir=None):
         table_experiment.of(run.protocol, saved)
         for run, saved in zip(plan.runs, results, strict=True)
     ]
-    for run, one, saved in zip(plan.runs, tables, results, strict=True):
-        _table(run.folder, [one])
+    notes = [
+        report.unfinished_markdown(strong.unfinished(saved), len(saved))
+        + report.versions_markdown(saved)
+        for saved in results
+    ]
+    for run, one, saved, note in zip(plan.runs, tables, results, notes, strict=True):
+        _table(run.folder, [one], note)
         _figure(run, saved)
-    return _table(plan.folder, tables)
+    return _table(plan.folder, tables, "".join(dict.fromkeys(notes)))
 
 
-def _table(folder, tables):
-    text = report.table_markdown(tables)
+def _table(folder, tables, note):
+    text = report.table_markdown(tables) + note
     _write(folder, "table", md=text, csv=report.table_csv(tables), json=report.table_json(tables))
     _write(folder, "claims", csv=report.claims_csv(tables))
     if any(table.strong for table in tables):
         _write(folder, "strong", csv=report.strong_csv(tables))
+    else:  # of fewer realizations
+        (folder / "strong.csv").unlink(missing_ok=True)
     return text
 
 

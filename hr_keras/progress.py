@@ -1,9 +1,6 @@
 """How far an experiment is, on the terminal."""
 
 import contextlib
-import sys
-
-import typer
 
 
 @contextlib.contextmanager
@@ -47,9 +44,4 @@ def bar(console, plan, losses):
             description = f"{trained} of {len(models)} models,"
             shown.update(task, completed=sum(epochs.values()), description=description)
 
-        try:
-            yield on_epoch
-        except KeyboardInterrupt:
-            message = "stopped. What is done is kept; the same command goes on from there."
-            print(f"\nhr-keras: {message}", file=sys.stderr)
-            raise typer.Exit(130) from None
+        yield on_epoch

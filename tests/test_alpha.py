@@ -104,7 +104,8 @@ def test_a_search_grows_from_its_folder(tmp_path):
     for run in first.runs:
         training.open_folder(run.folder, run.protocol)
     assert alpha.plan(tmp_path) == first
-    (more,) = alpha.plan(tmp_path, alphas=(3.0,)).runs
+    *same, more = alpha.plan(tmp_path, alphas=(1.6, 3.0)).runs
+    assert same == first.runs
     assert more.protocol == dataclasses.replace(first.runs[0].protocol, alpha=3.0)
     assert len(alpha.plan(None).runs) == len(alpha.GRID)
 

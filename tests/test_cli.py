@@ -2,6 +2,7 @@ import errno
 import json
 import os
 import pathlib
+import re
 import shutil
 
 import keras
@@ -13,7 +14,7 @@ from typer.testing import CliRunner
 
 from hr_keras import cli, datasets, evaluation, report
 from hr_keras.attacks import named
-from hr_keras.experiments import jobs, measurements, realization, training
+from hr_keras.experiments import jobs, measurements, realization, strong, training
 
 RESULTS = pathlib.Path(__file__).parent.parent / "results"
 
@@ -301,6 +302,61 @@ def test_a_second_command_in_the_same_folder_changes_nothing(tmp_path, monkeypat
             assert captured.err.count("\n") == 1
             assert contents(tmp_path) == before
     assert invoke("table", "--output", tmp_path / "run").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("figure", "--accuracy", "90"), "(0, 1]"),
+        (("confusion", "--epsilon", "0.3"), "one of the protocol's"),
+        (("alpha", "--epsilon", "0.2"), "one of the protocol's"),
+    ],
+)
+def test_what_is_wrong_is_said_before_the_training(
+    arguments, expected, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(training, "run", None)
+    output = tmp_path / "run"
+    code, captured = run_main(monkeypatch, capsys, *arguments, "--output", output)
+    assert code == 2
+    assert expected in captured.err
+    assert not output.exists()
+
+
+@pytest.mark.parametrize("when", ["training", "attack"])
+def test_ctrl_c_ends_with_a_line(when, tmp_path, monkeypatch, capsys):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    shutil.copytree(RESULTS / "mnist10k" / "quick", tmp_path / "run")
+    if when == "training":
+        monkeypatch.setattr(training, "run", stop)
+    monkeypatch.setattr(strong, "completed", stop)
+    code, captured = run_main(
+        monkeypatch, capsys, "table", "--attack", "pgd", "--output", tmp_path / "run"
+    )
+    assert code == 130
+    assert captured.err == (
+        "\nhr-keras: stopped. What is done is kept; the same command goes on from there.\n"
+    )
+
+
+def test_an_attack_of_some_models_only_is_said(tmp_path):
+    """As after realizations were added: no number of fewer models stays behind."""
+    folder = tmp_path / "run"
+    shutil.copytree(RESULTS / "mnist10k" / "equal_time", folder)
+    path = folder / "realization-2-hr.json"
+    result = json.loads(path.read_text())
+    del result["strong"]
+    result["versions"]["keras"] = "9.9"
+    path.write_text(json.dumps(result))
+    assert invoke("table", "--output", folder).exit_code == 0
+    text = (folder / "table.md").read_text()
+    assert "`standard` on 500 examples, which 5 of 6 models were put under" in text
+    assert "`--attack standard --examples 500` does the others." in text
+    assert "attacked with `standard`" not in text
+    assert re.search(r"same keras: 3\.\S+, 9\.9\.", text)
+    assert not (folder / "strong.csv").exists()
 
 
 def test_a_killed_process_ends_with_a_line(tmp_path, monkeypatch, capsys):

@@ -275,6 +275,24 @@ def test_training_goes_on_by_the_same_number_of_threads_only(linear, tmp_path, m
     assert len(other_machine.epochs) == 1
 
 
+def test_training_goes_on_by_the_same_versions_only(linear, tmp_path, monkeypatch):
+    path = tmp_path / "realization-0-ce.checkpoint.npz"
+    checkpoint_of(linear, path)
+    before = path.read_bytes()
+    other = versions.versions() | {"tensorflow": "9.9", "python": "4.0"}
+    monkeypatch.setattr(versions, "versions", lambda: other)
+    with pytest.raises(ValueError, match=r"tensorflow 2\S+, now 9.9: .* delete .*checkpoint\*"):
+        checkpoint.Checkpoint(path).restore(linear)
+    assert path.read_bytes() == before
+
+
+def test_diverged_training_is_said_and_leaves_no_result(tiny, tmp_path):
+    steep = dataclasses.replace(tiny, learning_rate=1e30)
+    with pytest.raises(ValueError, match=r"realization-0-ce: .* diverged, .* lower than 1e\+30"):
+        realization.run(steep, "ce", 0, tmp_path)
+    assert not list(tmp_path.glob("*.json"))
+
+
 def test_a_checkpoint_of_an_earlier_version_goes_on(linear, tmp_path):
     path = tmp_path / "a.checkpoint.npz"
     checkpoint_of(linear, path)
@@ -282,6 +300,7 @@ def test_a_checkpoint_of_an_earlier_version_goes_on(linear, tmp_path):
         arrays = dict(saved)
     state = json.loads(str(arrays.pop("state")))
     assert state.pop("threads") == versions.threads() >= 1
+    assert state.pop("versions")["keras"] == keras.__version__
     assert state.keys() == {"epochs", "seconds"}
     np.savez(path, state=np.array(json.dumps(state)), **arrays)
     again = checkpoint.Checkpoint(path)

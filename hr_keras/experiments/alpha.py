@@ -58,7 +58,7 @@ def plan(output=None, preset=None, datasets=(), alphas=(), **changes):
         output: folder of a search, or what is to become one; `None`: one under `runs`.
         preset: name of a preset, or `None`: that of the folder, `"quick"` for a new one.
         datasets: none (that of the folder or preset), or one.
-        alphas: orders to try; none: those of the folder, `GRID` for a new one.
+        alphas: orders to try, besides those of the folder; none: `GRID` for a new one.
         changes: attributes of `Protocol`; `None` leaves a value as it is.
 
     Returns:
@@ -77,7 +77,7 @@ def plan(output=None, preset=None, datasets=(), alphas=(), **changes):
     there = [] if output is None else _there(pathlib.Path(output))
     if there and preset is None:
         base = changed(there[0], dataset=dataset or runs.dataset_of(there[0]), **changes)
-        alphas = alphas or [protocol.alpha for protocol in there]
+        alphas = {*alphas, *(protocol.alpha for protocol in there)}
     else:
         base = from_preset(preset or "quick", dataset=dataset, **changes)
     folder = pathlib.Path(output or pathlib.Path("runs") / f"{base.name}_search")
@@ -101,6 +101,13 @@ def _there(folder):
     return found
 
 
+def check_epsilon(protocol, epsilon):
+    """A ValueError unless ε is one of the protocol's, greater than 0."""
+    known = [value for value in protocol.epsilons if value > 0]
+    if epsilon not in known:
+        raise ValueError(f"ε must be one of the protocol's, {known}. Received: {epsilon:g}")
+
+
 def candidates(plan, results, epsilon=0.1):
     """What each α gives, and which is chosen by `RULE`.
 
@@ -118,9 +125,7 @@ def candidates(plan, results, epsilon=0.1):
     Raises:
         ValueError: for another ε.
     """
-    known = [value for value in plan.runs[0].protocol.epsilons if value > 0]
-    if epsilon not in known:
-        raise ValueError(f"ε must be one of the protocol's, {known}. Received: {epsilon:g}")
+    check_epsilon(plan.runs[0].protocol, epsilon)
     found = [
         _candidate(run.protocol, saved, epsilon)
         for run, saved in zip(plan.runs, results, strict=True)

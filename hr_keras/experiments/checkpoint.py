@@ -41,7 +41,8 @@ class Checkpoint(keras.callbacks.Callback):
         """Bring `model` to the state of the last whole file, if there is one.
 
         Raises:
-            ValueError: if it was trained on a CPU by another number of threads.
+            ValueError: if it was trained on a CPU by another number of threads, or by another
+                version of this package, Keras or TensorFlow.
         """
         variables = _variables(model)
         for path in (self.path, self.previous):
@@ -51,6 +52,7 @@ class Checkpoint(keras.callbacks.Callback):
             state, values = found
             if self.writes:  # other workers may have other machines
                 self._check_threads(state["threads"])
+                self._check_versions(state["versions"])
             self._is_whole = path == self.path
             for variable, value in zip(variables, values, strict=True):
                 variable.assign(value)
@@ -71,6 +73,18 @@ class Checkpoint(keras.callbacks.Callback):
             f"{self.path.with_suffix('')}* to begin this model again."
         )
 
+    def _check_versions(self, before):
+        now = _versions()
+        differ = [
+            f"{name} {before[name]}, now {now[name]}" for name in now if before[name] != now[name]
+        ]
+        if differ:
+            raise ValueError(
+                f"{self.path.name} is of training with {'; '.join(differ)}: the last bits may "
+                f"differ. Go on with that version, or delete {self.path.with_suffix('')}* to "
+                "begin this model again."
+            )
+
     def delete(self):
         """Remove the files."""
         for path in (self.path, self.previous):
@@ -88,6 +102,7 @@ class Checkpoint(keras.callbacks.Callback):
             "epochs": self.epochs,
             "seconds": self.seconds + time.perf_counter() - self._started,
             "threads": versions.threads(),
+            "versions": _versions(),
         }
         variables = {
             f"variable_{k}": keras.ops.convert_to_numpy(variable)
@@ -107,11 +122,17 @@ def _read(path, count):
     try:
         with np.load(path, allow_pickle=False) as saved:
             state = json.loads(str(saved["state"]))
-            threads = state.get("threads")  # which an earlier version did not write
-            state = {"threads": threads} | {key: state[key] for key in ("epochs", "seconds")}
+            made = {"threads": None, "versions": _versions()}  # which an earlier version left out
+            made |= {key: state[key] for key in made if key in state}
+            state = made | {key: state[key] for key in ("epochs", "seconds")}
             return state, [saved[f"variable_{k}"] for k in range(count)]
     except Exception:  # damage shows as any of a dozen types
         return None
+
+
+def _versions():
+    now = versions.versions()
+    return {name: now[name] for name in ("hr_keras", "keras", "tensorflow")}
 
 
 def _variables(model):

@@ -39,6 +39,14 @@ class Confusion:
     matrix: list
 
 
+def check_epsilon(protocol, epsilon):
+    """A ValueError unless ε is one of the protocol's."""
+    if epsilon not in protocol.epsilons:
+        raise ValueError(
+            f"ε must be one of the protocol's, {protocol.epsilons}. Received: {epsilon:g}"
+        )
+
+
 def confusions(run, results, epsilon=0.1, data_dir=None):
     """The matrices of both losses through both routes.
 
@@ -54,10 +62,7 @@ def confusions(run, results, epsilon=0.1, data_dir=None):
     Raises:
         ValueError: for another ε.
     """
-    if epsilon not in run.protocol.epsilons:
-        raise ValueError(
-            f"ε must be one of the protocol's, {run.protocol.epsilons}. Received: {epsilon:g}"
-        )
+    check_epsilon(run.protocol, epsilon)
     results = [completed(run.protocol, r, "confusion", run.folder, data_dir) for r in results]
     return [
         _confusion(run.protocol.dataset, results, loss, through, epsilon)

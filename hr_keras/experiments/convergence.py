@@ -39,6 +39,13 @@ class Convergence:
     pairs: int
 
 
+def check_accuracies(accuracies):
+    """A ValueError unless each accuracy is in (0, 1]."""
+    for accuracy in accuracies:
+        if not 0 < accuracy <= 1:
+            raise ValueError(f"An accuracy to reach must be in (0, 1]. Received: {accuracy}")
+
+
 def convergence(results, dataset, accuracies=()):
     """CE against HR, for each validation accuracy.
 
@@ -54,9 +61,7 @@ def convergence(results, dataset, accuracies=()):
     Raises:
         ValueError: for an accuracy out of range.
     """
-    for accuracy in accuracies:
-        if not 0 < accuracy <= 1:
-            raise ValueError(f"An accuracy to reach must be in (0, 1]. Received: {accuracy}")
+    check_accuracies(accuracies)
     return [_reach(results, dataset, value) for value in accuracies or _usual(results)]
 
 

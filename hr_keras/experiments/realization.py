@@ -14,6 +14,7 @@ import pathlib
 import time
 
 import keras
+import numpy as np
 
 from hr_keras import (
     callbacks,
@@ -73,6 +74,7 @@ def run(protocol, loss, index, folder, data_dir=None, on_epoch=None):
     model = train(protocol, loss, seed, data, checkpoint)
     if not chief:
         return None
+    _check_finite(model, protocol, path)
     result = {
         "loss": loss,
         "index": index,
@@ -87,6 +89,15 @@ def run(protocol, loss, index, folder, data_dir=None, on_epoch=None):
     write_atomically(path, measurements.result_json(result))
     checkpoint.delete()
     return result
+
+
+def _check_finite(model, protocol, path):
+    if not all(np.isfinite(weights).all() for weights in model.get_weights()):
+        raise ValueError(
+            f"{path.stem}: the training has diverged, its weights are not finite, and there is "
+            "nothing to attack. Choose a learning rate lower than "
+            f"{protocol.learning_rate:g}, and another output folder."
+        )
 
 
 def result_path(folder, loss, index):

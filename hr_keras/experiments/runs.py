@@ -54,8 +54,9 @@ def plan(output=None, preset=None, datasets=(), **changes):
     if output is not None:
         output = pathlib.Path(output)
         if not datasets and preset is None and not is_run(output) and (found := runs_in(output)):
-            _check_distinct([protocol_of(folder).dataset for folder in found], found)
-            return _several(output, [_run(folder, None, None, changes) for folder in found])
+            runs = [_run(folder, None, None, changes) for folder in found]
+            _check_distinct([run.protocol.dataset for run in runs], found)
+            return _several(output, runs)
     if len(datasets) > 1:
         return _plan_several(output, preset, datasets, changes)
     run = _run(output, preset, *(datasets or (None,)), changes)

@@ -91,6 +91,13 @@ def _attack(model, attack, images, labels, epsilons):
     ]
 
 
+def unfinished(results):
+    """Of every attack that not all results were put under: `(attack, examples)` → how many were."""
+    under = [{(row["attack"], row["examples"]) for row in r.get("strong", [])} for r in results]
+    counts = {key: sum(key in keys for keys in under) for key in sorted(set().union(*under))}
+    return {key: count for key, count in counts.items() if count < len(results)}
+
+
 def rows(results, dataset):
     """The honest column from results: of every attack that each of them was put under.
 

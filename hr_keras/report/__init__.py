@@ -7,7 +7,15 @@ from hr_keras.report.experiments import (
     confusion_markdown,
     convergence_markdown,
 )
-from hr_keras.report.table import claims_csv, strong_csv, table_csv, table_json, table_markdown
+from hr_keras.report.table import (
+    claims_csv,
+    strong_csv,
+    table_csv,
+    table_json,
+    table_markdown,
+    unfinished_markdown,
+    versions_markdown,
+)
 from hr_keras.report.text import plain_text, rows_csv, to_json
 
 __all__ = [
@@ -25,4 +33,6 @@ __all__ = [
     "table_json",
     "table_markdown",
     "to_json",
+    "unfinished_markdown",
+    "versions_markdown",
 ]

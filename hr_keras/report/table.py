@@ -65,6 +65,27 @@ def table_markdown(tables):
     return "\n".join(lines) + "\n"
 
 
+def unfinished_markdown(unfinished, models):
+    """A line for each attack of `experiments.strong.unfinished`, which says how to finish it."""
+    return "".join(
+        f"\nNot shown: `{attack}` on {examples} examples, which {count} of {models} models were "
+        "put under. "
+        f"`--attack {attack} --examples {examples}` does the others.\n"
+        for (attack, examples), count in unfinished.items()
+    )
+
+
+def versions_markdown(results):
+    """A line on each package of which not all models were made with the same version."""
+    made = [result.get("versions", {}) for result in results]
+    lines = []
+    for name in ("hr_keras", "keras", "tensorflow"):
+        found = sorted({plain_text(str(one[name])) for one in made if name in one})
+        if len(found) > 1:
+            lines.append(f"\nNot all models were made with the same {name}: {', '.join(found)}.\n")
+    return "".join(lines)
+
+
 def table_csv(tables):
     """The cells of all tables as CSV, a line each."""
     return rows_csv([cell for table in tables for cell in table.cells])
