@@ -39,6 +39,7 @@ def audit(
     seed=0,
     bounds=(0.0, 1.0),
     batch_size=256,
+    others=(),
 ):
     """Clean and robust accuracy, example by example, pictures, and findings.
 
@@ -55,6 +56,8 @@ def audit(
         seed: integer ≥ 0, of the attacks.
         bounds: `(lowest, highest)` pixel value.
         batch_size: examples in one compiled step.
+        others: Keras classifiers of the same images and classes, from which `diagnostics.check`
+            carries adversarial examples over.
 
     Returns:
         A dict:
@@ -102,11 +105,16 @@ def audit(
         protocol["bounds"],
         batch_size,
         seed,
+        others,
     )
     found = robust[protocol["epsilon"]]
     return {
         "format": FORMAT,
-        "protocol": {**protocol, "bounds": list(protocol["bounds"])},
+        "protocol": {
+            **protocol,
+            "bounds": list(protocol["bounds"]),
+            "others": [other.name for other in others],
+        },
         "model": _model(model),
         "attacks": [{"name": n, "description": named.describe(n)} for n in protocol["attacks"]],
         "clean": _accuracy(found.correct),
@@ -120,7 +128,7 @@ def audit(
 
 
 def saved(folder, path, data, epsilon, norm="linf", attacks=ATTACKS, examples=200, seed=0,
-          data_dir=None):  # fmt: skip
+          data_dir=None, others=()):  # fmt: skip
     """`audit` of a saved model on the first test images of a data set, kept as `audit.json`.
 
     Where the folder holds the result of the same audit, it is read and nothing is computed.
@@ -133,10 +141,12 @@ def saved(folder, path, data, epsilon, norm="linf", attacks=ATTACKS, examples=20
         epsilon, norm, attacks, seed: as for `audit`.
         examples: how many test images, or all of them where there are fewer.
         data_dir: where tensorflow-datasets has its data.
+        others: paths of `.keras` files, of classifiers of the same images and classes.
 
     Returns:
-        The folder, and the dict of `audit`; its `protocol` also has `data` and `split`, its
-        `model` also `file` and `sha256`.
+        The folder, and the dict of `audit`; its `protocol` also has `data`, `data_sha256` (of
+        a file) and `split`, and as `others` the sha256 of their files; its `model` also `file`
+        and `sha256`.
 
     Raises:
         ValueError: if an argument is not as described, for a model that cannot be loaded
@@ -151,19 +161,27 @@ def saved(folder, path, data, epsilon, norm="linf", attacks=ATTACKS, examples=20
     examples = check_count("examples", examples)
     protocol = _protocol(examples, epsilon, norm, attacks, seed, (0.0, 1.0), 256)
     data = datasets.check_name(data)
-    model = load_model(path)
+    model, others = load_model(path), {other: load_model(other) for other in others}
     source = {"file": pathlib.Path(path).name, "sha256": sha256(path)}
-    where = {"data": pathlib.PurePath(data).name, "split": "test"}
+    where = {
+        "data": pathlib.PurePath(data).name,
+        "data_sha256": sha256(data) if pathlib.Path(data).is_file() else None,
+        "split": "test",
+        "others": [sha256(other) for other in others],
+    }
     if folder is None:
         stem = f"audit_{pathlib.Path(path).stem}_{pathlib.PurePath(data).stem}_{epsilon:g}"
         folder = pathlib.Path("runs") / stem
     folder = pathlib.Path(folder)
     dataset = datasets.load(data, data_dir=data_dir)
-    check_fit(model, dataset, data)
+    for each in (model, *others.values()):
+        check_fit(each, dataset, data)
     images, labels = (array[:examples] for array in dataset.test)
     wanted = {**protocol, "bounds": [0.0, 1.0], "examples": len(images), **where}
     if (result := _there(folder, wanted, source)) is None:
-        result = audit(model, images, labels, epsilon, norm, attacks, seed)
+        result = audit(
+            model, images, labels, epsilon, norm, attacks, seed, others=tuple(others.values())
+        )
         result["protocol"], result["model"] = wanted, {**result["model"], **source}
         content = json.dumps(result, indent=1, allow_nan=False) + "\n"
         write_atomically(folder / "audit.json", content)

@@ -237,6 +237,13 @@ def audit(
             "several times. By default noise, fgsm, pgd and fast."
         ),
     ] = None,
+    other: Annotated[
+        Optional[list[pathlib.Path]],
+        typer.Option(
+            help="A .keras file of another classifier, to carry adversarial examples over from; "
+            "may be given several times."
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the attacks.")] = 0,
     output: Annotated[
         Optional[pathlib.Path],
@@ -257,7 +264,7 @@ def audit(
     arguments = {} if attack is None else {"attacks": tuple(attack)}
     folder, result = audits.saved(
         output, model, data, epsilon, norm, examples=examples, seed=seed, data_dir=data_dir,
-        **arguments,
+        others=tuple(other or ()), **arguments,
     )  # fmt: skip
     console = Console()
     console.print(Markdown(outputs.audit(folder, result)))

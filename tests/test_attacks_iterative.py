@@ -538,6 +538,7 @@ def test_dlr_by_hand_and_its_falls_back():
 
 
 def test_models_of_two_classes_can_be_attacked():
+    keras.utils.set_random_seed(4)  # some images of each class
     model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(2)])
     images = np.random.default_rng(0).uniform(0.3, 0.7, (20, 6)).astype("float32")
     labels = np.asarray(model(images)).argmax(axis=-1)
@@ -630,6 +631,32 @@ def test_presets_are_at_least_as_strong_as_their_parts(cnn, digits):
         "square_margin_l2_0.5",
     ]
     assert standard(0.5, norm="l2").name == "standard_l2_0.5"
+
+
+def test_the_standard_attack_has_the_published_numbers_of_steps():
+    ce, targeted, boundary, square = standard(0.1).attacks
+    assert [each.n_iter for each in (ce, targeted, boundary, square)] == [100, 100, 100, 5000]
+    assert [each.n_restarts for each in (ce, targeted, boundary, square)] == [1, 1, 1, 1]
+    assert (targeted.n_targets, boundary.n_targets, square.p_init) == (9, 9, 0.8)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_square_in_l2_fills_windows_that_are_empty(dtype):
+    """A channel without perturbation gets a hill too; in 16 bits that was 0/0."""
+    attacker = Square(1.0, norm="l2", n_queries=100)
+    pictures = np.full((8, 10, 10, 2), 0.5, dtype)
+    best = pictures.copy()
+    best[..., 0] += np.asarray(0.07, dtype)  # a part of ε is left
+    keys = random_numbers.keys(0, np.arange(8), np.zeros(8, int))
+    state = {"keys": keys, "steps": np.zeros(8, "int32")}
+    side = np.full(8, 3, "int32")
+    pictures, best = map(keras.ops.convert_to_tensor, (pictures, best))
+    epsilon = keras.ops.cast(1.0, dtype)
+    point = attacker._move_mass(pictures, best, side, state, epsilon)
+    moved = np.abs(np.asarray(point - pictures, "float64"))
+    assert point.dtype == dtype
+    assert (moved[..., 1].max(axis=(1, 2)) > 0.05).all()
+    np.testing.assert_allclose((moved**2).sum(axis=(1, 2, 3)), 1.0, rtol=0.01)
 
 
 def unusual_classifier(shape, classes, dtype, bounds, images):

@@ -123,6 +123,55 @@ def test_nothing_fooled_leaves_no_picture(tmp_path):
     assert not (tmp_path / "pictures.png").exists()
 
 
+def test_a_file_of_other_content_is_another_audit(tmp_path):
+    linear_model(1.0).save(tmp_path / "model.keras")
+    for seed in (0, 1):
+        generator = np.random.default_rng(seed)
+        images = generator.integers(0, 256, (20, 2, 2, 3), "uint8")
+        labels = np.arange(20) % 3
+        np.savez(tmp_path / f"{seed}.npz", x_train=images, y_train=labels, x_test=images,
+                 y_test=labels)  # fmt: skip
+    path = tmp_path / "digits.npz"
+    arguments = (tmp_path / "audit", tmp_path / "model.keras", path, 0.1)
+    path.write_bytes((tmp_path / "0.npz").read_bytes())
+    _, first = audit.saved(*arguments, attacks="fgsm", examples=20)
+    _, again = audit.saved(*arguments, attacks="fgsm", examples=20)
+    assert again == first
+    path.write_bytes((tmp_path / "1.npz").read_bytes())
+    with pytest.raises(ValueError, match="differs in data_sha256"):
+        audit.saved(*arguments, attacks="fgsm", examples=20)
+
+
+def test_an_audit_in_l2_and_its_other_models():
+    other = linear_model(1.0)
+    result = audit.audit(
+        linear_model(1.0), *examples(), 0.3, "l2", ("noise", "pgd"), bounds=BOUNDS, others=[other]
+    )
+    assert result["protocol"]["norm"] == "l2"
+    assert result["protocol"]["others"] == [other.name]
+    for picture in result["pictures"]:
+        clean, adversarial = (
+            np.frombuffer(base64.b64decode(picture[key]["base64"]), "<f4")
+            for key in ("image", "adversarial_image")
+        )
+        assert np.linalg.norm((adversarial - clean).astype("float64")) <= 0.3 + 1e-6
+    (finding,) = (one for one in result["findings"] if one["name"] == "gradient_free_stronger")
+    assert "transfer another" in finding["meaning"]
+
+
+def test_pictures_of_images_of_any_rank(tmp_path):
+    for shape in ((12,), (2, 6), (2, 2, 3), (3, 2, 2, 1)):
+        model = keras.Sequential(
+            [keras.Input(shape), layers.Flatten(), linear_model(1.0).layers[-1]]
+        )
+        images, labels = examples(20)
+        result = audit.audit(
+            model, images.reshape(-1, *shape), labels, 0.5, attacks="pgd", bounds=BOUNDS
+        )
+        outputs.audit(tmp_path / str(len(shape)), result)
+        assert (tmp_path / str(len(shape)) / "pictures.png").exists()
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

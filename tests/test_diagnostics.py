@@ -216,6 +216,47 @@ def test_the_zoo(name, trained, test):
         assert findings["gradient_free_stronger"].verdict == "fault"
 
 
+def test_a_quantised_input_before_a_convolution(train, test):
+    """Attacks take a way of their own through a first convolution."""
+    quantised = keras.Sequential(
+        [
+            keras.Input((28, 28, 1)),
+            Function(lambda x: ops.round(x * 7) / 7),
+            layers.Conv2D(8, 5, 3, activation="relu"),
+            layers.Conv2D(8, 3, activation="relu"),
+            layers.Flatten(),
+            layers.Dense(10, activation="softmax"),
+        ]
+    )
+    keras.utils.set_random_seed(0)
+    quantised.compile(keras.optimizers.Adam(0.003), "sparse_categorical_crossentropy")
+    quantised.fit(*train, batch_size=50, epochs=6, verbose=0)
+    found = wrong(check(quantised, test))
+    assert (found["no_gradient"], found["gradient_free_stronger"]) == ("fault", "fault")
+
+
+def test_a_loss_that_jumps_is_rough(trained, test):
+    """Noise of a tenth of ε moves every pixel to another of 200 levels of a sawtooth."""
+    model = perceptron(before=[Function(lambda x: x + 2 * (20 * x - ops.floor(20 * x)))])
+    model.set_weights(trained)
+    assert wrong(check(model, test))["rough_loss"] == "warning"
+
+
+def test_gradients_that_vanish_at_a_random_start_only(trained, test):
+    """Whoever attacks from a random start sees none; the clean images have one each."""
+
+    def stored(x):  # not stored: a pixel that is no multiple of 1/255
+        exact = ops.abs(x * 255 - ops.round(x * 255)) < 1e-3
+        whole = ops.all(exact, axis=(1, 2, 3), keepdims=True)
+        return ops.where(whole, x, ops.stop_gradient(x))
+
+    model = perceptron(before=[Function(stored)])
+    model.set_weights(trained)
+    finding = check(model, test)["zero_gradients"]
+    assert finding.verdict == "fault"
+    assert "0 % at the clean" in finding.meaning
+
+
 def test_a_square_root_without_a_slope_at_zero(trained, test):
     """Black pixels: the gradient of √x is infinite there, and NaN behind a ReLU."""
     model = perceptron(before=[Function(ops.sqrt)])

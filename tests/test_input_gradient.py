@@ -67,6 +67,13 @@ def test_what_the_model_does_before_its_first_convolution_is_differentiated_too(
         np.testing.assert_allclose(ours, automatic, rtol=1e-4, atol=1e-5 * abs(automatic).max())
 
 
+@pytest.mark.parametrize("blocked", [tf.round, tf.stop_gradient])
+def test_images_that_no_gradient_reaches_before_the_convolution_have_a_zero_one(blocked):
+    ours, automatic, _ = gradients(classifier(layers.Lambda(blocked), layers.Conv2D(8, 3)))
+    np.testing.assert_array_equal(ours, np.zeros_like(ours))
+    np.testing.assert_array_equal(automatic, ours)
+
+
 class Straight(layers.Layer):
     """Rounds, and passes the gradient on times 3, with its convolution inside or after it."""
 

@@ -24,7 +24,7 @@ class APGD(IterativeAttack):
     raised the objective, or where neither η nor the best objective has changed since.
 
     Costs `n_iter` forward + backward passes a restart (for `"targeted_dlr"` a target and
-    restart), of the examples still standing, and two forward passes.
+    restart) and one forward pass, of the examples still standing, and one forward pass of all.
 
     Args:
         epsilon: size of the perturbation, in the units of the images; at least 0.

@@ -3,6 +3,7 @@
 import copy
 import math
 
+import keras
 from keras import ops
 
 from hr_keras.attacks import objectives
@@ -123,9 +124,10 @@ class FAB(IterativeAttack):
             ops.concatenate([gap, image_gap]),
             self.bounds,
         )
-        sizes = ops.maximum(self.ball.norm(moves), 1e-8)
+        wide = keras.backend.result_type(point.dtype, "float32")  # 1e-8 is 0 in 16 bits
+        sizes = ops.maximum(ops.cast(self.ball.norm(moves), wide), 1e-8)
         alpha = ops.minimum(sizes[:n] / (sizes[:n] + sizes[n:]), self.alpha_max)
-        alpha = per_example(alpha, point)
+        alpha = per_example(ops.cast(alpha, point.dtype), point)
         mixed = (1 - alpha) * (point + self.eta * moves[:n]) + alpha * (
             image + self.eta * moves[n:]
         )

@@ -36,7 +36,12 @@ class InputGradient:
                 gradient = _transposed_convolution(upstream, kernel, inputs.shape)
                 if inputs is self.images:
                     return gradient
-                return self.tape.gradient(inputs, self.images, output_gradients=gradient)
+                return self.tape.gradient(
+                    inputs,
+                    self.images,
+                    output_gradients=gradient,
+                    unconnected_gradients="zero",
+                )
         return self.tape.gradient(value, self.images, unconnected_gradients="zero")
 
 

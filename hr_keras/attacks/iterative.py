@@ -32,6 +32,10 @@ class IterativeAttack(Attack):
     of the highest objective is. Before it one forward pass finds the examples that are
     fooled already: they are returned as they are. At ε = 0 no pass is made.
 
+    What becomes of an example depends on no other. The last bits of a convolution depend on how
+    many images are in a batch, though, so that with another `batch_size` an example at the edge
+    of being fooled may fall on the other side.
+
     Args:
         epsilon: size of the perturbation, in the units of the images; at least 0.
         objective: what to maximise: `"ce"`, `"hr"`, `"margin"`, `"dlr"`, a Keras loss, or a

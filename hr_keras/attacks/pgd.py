@@ -20,7 +20,7 @@ class PGD(IterativeAttack):
     vanishes nor rounds however saturated the softmax is.
 
     Costs `n_iter` forward + backward passes a restart, of the examples still standing, and
-    two forward passes: of the images, and of the points after the last step.
+    one forward pass of all; one more a restart, of the points after the last step.
 
     Args:
         epsilon: size of the perturbation, in the units of the images; at least 0.
@@ -144,7 +144,7 @@ class MomentumPGD(PGD):
     border of the ball. Its examples carry over to other models better than PGD's.
 
     Costs `n_iter` forward + backward passes a restart, of the examples still standing, and
-    two forward passes. Restarts are of use with `random_start=True` only.
+    one forward pass of all; one more a restart. Restarts are of use with `random_start=True` only.
 
     Args:
         epsilon, objective, n_iter, stop_early: as for `PGD`.

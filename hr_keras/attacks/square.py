@@ -2,6 +2,7 @@
 
 import math
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -118,21 +119,24 @@ class Square(IterativeAttack):
         return self._normalised(pictures, ops.cast(mass, pictures.dtype), epsilon)
 
     def _move_mass(self, pictures, best, side, state, epsilon):
-        channels, dtype = pictures.shape[-1], pictures.dtype
+        channels = pictures.shape[-1]
+        # In 16 bits squares underflow, and so does what keeps a quotient from 0/0.
+        dtype = keras.backend.result_type(pictures.dtype, "float32")
+        wide = ops.cast(epsilon, dtype)
         numbers = random_numbers.uniform(state["keys"], state["steps"], (5 + channels,))
         there, corner = _window(numbers[:, :2], side, pictures)
         here, _ = _window(numbers[:, 2:4], side, pictures)
-        old = best - pictures
+        old = ops.cast(best, dtype) - ops.cast(pictures, dtype)
         hill = self._hill(pictures, side, corner, numbers[:, 4] > 0.5)
         hill = ops.cast(hill[..., None] * _signs(numbers[:, None, None, 5:]), dtype)
         inside = ops.where(there, old, 0.0)
         new = ops.where(there, hill + inside / (1e-12 + _size(inside)), 0.0)
         # what the two windows had, and what was left of ε, goes into the first
-        left = ops.maximum(epsilon**2 - per_example(self.ball.norm(old) ** 2, old), 0.0)
+        left = ops.maximum(wide**2 - per_example(self.ball.norm(old) ** 2, old), 0.0)
         mass = ops.sqrt(left / channels + _size(ops.where(there | here, old, 0.0)) ** 2)
         new = new / (1e-12 + _size(new)) * mass
         new = ops.where(there, new, ops.where(here, 0.0, old))
-        return self._normalised(pictures, new, epsilon)
+        return self._normalised(pictures, ops.cast(new, pictures.dtype), epsilon)
 
     def _normalised(self, pictures, perturbation, epsilon):
         """The perturbation at size ε, on the pictures; clipped."""

@@ -250,11 +250,6 @@ def _build_gradients(model):
     return step
 
 
-def _exact_ce(model, images, labels):
-    """What has the direction of CE's gradient, in its closed form."""
-    return objectives.get("ce").through("logits", labels, logits_of(model, images))
-
-
 def _published_ce(model, images, labels):
     """CE of the probabilities that the model itself returns, in its own precision, clipped."""
     outputs = model(images, training=False)

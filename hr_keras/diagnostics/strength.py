@@ -181,9 +181,10 @@ class _Strength:
     def _gradient_free_stronger(self, standing):
         # CE alone leaves examples that no masking protects: the margin finds them.
         standing = self._left(self._pgd(self.epsilon, "margin"), standing)
-        attacks = {"noise": Noise(self.epsilon, n_draws=DRAWS, **self.shared)}
-        if self.task.images.ndim <= 4:
-            attacks["Square"] = Square(self.epsilon, n_queries=QUERIES, **self.shared)
+        attacks = {
+            "noise": Noise(self.epsilon, n_draws=DRAWS, **self.shared),
+            "Square": Square(self.epsilon, n_queries=QUERIES, **self.shared),
+        }
         if self.others:
             made = MomentumPGD(self.epsilon, stop_early=False, **self.shared)
             attacks["transfer"] = Transfer(made, self.others, batch_size=self.task.batch_size)

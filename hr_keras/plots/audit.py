@@ -105,9 +105,14 @@ def _caption(picture, which):
 
 
 def _pixels(image, low, high):
-    """`(height, width)` or `(height, width, 3)` in [0, 1] of any image of `audit.json`."""
+    """`(height, width)` or `(height, width, 3)` in [0, 1] of any image of `audit.json`.
+
+    Of several frames, the one in the middle.
+    """
     pixels = np.frombuffer(base64.b64decode(image["base64"], validate=True), "<f4")
     pixels = (pixels.reshape(image["shape"]).astype("float64") - low) / (high - low)
+    while pixels.ndim > 3:
+        pixels = pixels[len(pixels) // 2]
     if pixels.ndim == 1:
         pixels = pixels[None, :]
     if pixels.ndim == 3 and pixels.shape[2] != 3:
