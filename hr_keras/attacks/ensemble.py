@@ -81,7 +81,8 @@ def standard(epsilon, norm="linf", seed=0, bounds=(0.0, 1.0), batch_size=256):
     """The strongest attack here: APGD-CE, APGD-T, FAB-T and Square, as AutoAttack's "standard".
 
     APGD on cross-entropy (100 steps), APGD on the targeted DLR and FAB (100 steps for each of
-    the 9 likeliest other classes, or all of them), Square (5,000 queries).
+    the 9 likeliest other classes, or all of them), Square (5,000 queries, to which the schedule
+    of its windows is stretched; AutoAttack takes it as for 10,000).
 
     Costs, of the examples that each leaves standing, 100 + 900 forward + backward passes,
     900 × (2 forward + 1 backward), and 5,000 forward: some 12,000 times a forward pass for

@@ -33,7 +33,7 @@ def batches(split, batch_size, seed, first_epoch, epochs):
             return pixels
         return tf.cast(pixels, "float32") / highest_pixel
 
-    return _untuned(
+    return untuned(
         tf.data.Dataset.range(first_epoch, epochs)
         .flat_map(epoch_batches)
         .map(lambda chosen: (decoded(tf.gather(images, chosen)), tf.gather(labels, chosen)))
@@ -45,11 +45,11 @@ def in_order(split):
     """The validation split in batches. (Keras would make a tuned one of arrays.)"""
     import tensorflow as tf
 
-    return _untuned(tf.data.Dataset.from_tensor_slices(tuple(split)).batch(256))
+    return untuned(tf.data.Dataset.from_tensor_slices(tuple(split)).batch(256))
 
 
-def _untuned(dataset):
-    """The dataset without TensorFlow's tuner: there is nothing to tune, and it costs time.
+def untuned(dataset):
+    """A `tf.data.Dataset` without TensorFlow's tuner: there is nothing to tune, and it costs time.
 
     Its thread sleeps 10 ms, 20 ms, … up to a minute, and whoever ends an iterator may have to
     wait until it wakes: 10 epochs of 15 s ended after 20.5 s.
