@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hr_keras import bounds, information, metrics
+from hr_keras import bounds, datasets, evaluation, information, metrics
 from hr_keras.experiments import measurements
 
 ORDERS = st.floats(1.001, 30)
@@ -106,6 +106,26 @@ def test_bad_arguments_are_refused():
     for classes in (1, math.nan):
         with pytest.raises(ValueError, match="num_classes"):
             bounds.beta(classes)
+
+
+def test_terms_are_made_of_stored_images_part_by_part(cnn, digits, monkeypatch):
+    """As uint8 they are a quarter of what they are as float32: never all of them at once."""
+    images, labels = datasets.load("mnist10k", dtype=None).test
+    images, labels = images[:100], labels[:100]
+    whole = measurements.terms(cnn, digits.test.images[:100], labels)
+    sizes, log_probabilities = [], evaluation.log_probabilities
+
+    def seen(model, part):
+        sizes.append((len(part), part.dtype.name))
+        return log_probabilities(model, part)
+
+    monkeypatch.setattr(measurements, "_PART", 40)
+    monkeypatch.setattr(evaluation, "log_probabilities", seen)
+    parts = measurements.terms(cnn, images, labels)
+    assert sizes == [(40, "float32"), (40, "float32"), (20, "float32")]
+    assert parts["error"] == whole["error"]
+    for (alpha, one), (_, other) in zip(parts["divergence"], whole["divergence"], strict=True):
+        assert one == pytest.approx(other, rel=1e-4), alpha
 
 
 def test_the_terms_of_a_real_model_obey_the_bounds_and_agree_with_the_metrics(cnn, digits):

@@ -20,6 +20,7 @@ UPPER_ALPHAS = (
 )  # fmt: skip
 LOWER_ALPHAS = (2.1, 2.25, 2.5, 3.0, 4.0, 6.0, 10.0, 20.0)
 LABEL_SMOOTHING = 0.1
+_PART = 16_384  # images
 
 
 def measure(protocol, model, data):
@@ -36,10 +37,7 @@ def measure(protocol, model, data):
     alphas = sorted({*UPPER_ALPHAS, protocol.alpha})
     return {
         "confusion": confusion(protocol, model, data.test),
-        "terms": {
-            name: terms(model, datasets.to_unit_interval(images), labels, alphas)
-            for name, (images, labels) in data._asdict().items()
-        },
+        "terms": {name: terms(model, *split, alphas) for name, split in data._asdict().items()},
     }
 
 
@@ -77,7 +75,7 @@ def terms(model, images, labels, alphas=UPPER_ALPHAS):
 
     Args:
         model: a Keras classifier.
-        images: `(n, ...)`.
+        images: `(n, ...)`, uint8 or in [0, 1].
         labels: class numbers `(n,)`.
         alphas: orders of the divergence.
 
@@ -87,7 +85,7 @@ def terms(model, images, labels, alphas=UPPER_ALPHAS):
         images with soft labels, (1 − s)·label + s/M: `label_smoothing` s, `error`, and
         `reversed_divergence`: pairs `[α, R']` for `LOWER_ALPHAS`, see `bounds.lower_bound`.
     """
-    log_q = evaluation.log_probabilities(model, images)
+    log_q = _log_probabilities(model, images)
     classes = log_q.shape[-1]
     decisions = log_q.argmax(axis=-1)
     soft = (1 - LABEL_SMOOTHING) * np.eye(classes)[labels] + LABEL_SMOOTHING / classes
@@ -106,6 +104,14 @@ def terms(model, images, labels, alphas=UPPER_ALPHAS):
             ],
         },
     }
+
+
+def _log_probabilities(model, images):
+    """Those of `evaluation`, of so many images at once that their float32 form stays small."""
+    parts = [images[first : first + _PART] for first in range(0, len(images), _PART)]
+    return np.concatenate(
+        [evaluation.log_probabilities(model, datasets.to_unit_interval(part)) for part in parts]
+    )
 
 
 def _divergence(labels, log_q, alpha):
