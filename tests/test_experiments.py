@@ -176,9 +176,8 @@ def assert_same_results(folder, other):
     assert not list(folder.glob("*.checkpoint*"))
 
 
-@pytest.mark.parametrize(
-    "signal_number", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGKILL])
 def test_interrupted_training_ends_with_the_same_bits(tmp_path, small_npz, signal_number):
     """Stopped as soon as a first checkpoint is there, started again, against never stopped."""
     command = [
@@ -317,7 +316,12 @@ def test_no_number_of_realizations_changes_the_default_threads(monkeypatch, core
 
 
 @pytest.mark.parametrize(
-    ("write", "fail_at", "left"), [("checkpoint", 2, 4), ("model", 4, 2), ("result", 5, 2)]
+    ("write", "fail_at", "left"),
+    [
+        ("checkpoint", 2, 4),
+        pytest.param("model", 4, 2, marks=pytest.mark.slow),
+        pytest.param("result", 5, 2, marks=pytest.mark.slow),
+    ],
 )
 def test_a_full_disk_loses_an_epoch_at_most(tiny, run, tmp_path, monkeypatch, write, fail_at, left):
     """Of three checkpoints, model and result one fails; then training goes on from before.
@@ -394,7 +398,11 @@ class Stopped(Exception):
     """In place of a power cut."""
 
 
-@pytest.mark.parametrize("damage", ["cut", "flip", "no zip", "gone", "both"])
+def slow(*values):
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("damage", ["cut", slow("flip"), slow("no zip"), slow("gone"), "both"])
 def test_a_damaged_checkpoint_is_recognised_and_the_one_before_used(
     tiny, run, tmp_path, monkeypatch, damage
 ):
