@@ -165,7 +165,7 @@ def saved(folder, path, data, epsilon, norm="linf", attacks=ATTACKS, examples=20
     source = {"file": pathlib.Path(path).name, "sha256": sha256(path)}
     where = {
         "data": pathlib.PurePath(data).name,
-        "data_sha256": sha256(data) if pathlib.Path(data).is_file() else None,
+        "data_sha256": sha256(data) if data.endswith(".npz") else None,
         "split": "test",
         "others": [sha256(other) for other in others],
     }

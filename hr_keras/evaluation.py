@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hr_keras.attacks import objectives as objectives_module
-from hr_keras.attacks.attack import Task, is_correct, prepare
+from hr_keras.attacks.attack import Task, is_correct
 from hr_keras.attacks.batches import compiled, in_batches
 from hr_keras.attacks.checks import (
     check_batch_size,
@@ -13,6 +13,7 @@ from hr_keras.attacks.checks import (
     check_epsilons,
     check_labels,
     check_route,
+    prepare,
 )
 from hr_keras.attacks.ensemble import check_attacks
 from hr_keras.attacks.fgsm import gradients

@@ -137,6 +137,13 @@ def test_a_file_of_other_content_is_another_audit(tmp_path):
     _, first = audit.saved(*arguments, attacks="fgsm", examples=20)
     _, again = audit.saved(*arguments, attacks="fgsm", examples=20)
     assert again == first
+    carried = (tmp_path / "other", *arguments[1:])
+    _, other = audit.saved(*carried, attacks="fgsm", examples=20, others=[tmp_path / "model.keras"])
+    assert other["protocol"]["others"] == [other["model"]["sha256"]]
+    text = outputs.audit(tmp_path / "other", other)
+    assert f"examples carried over from: {other['model']['sha256']}" in text
+    with pytest.raises(ValueError, match="differs in others"):
+        audit.saved(*carried, attacks="fgsm", examples=20)
     path.write_bytes((tmp_path / "1.npz").read_bytes())
     with pytest.raises(ValueError, match="differs in data_sha256"):
         audit.saved(*arguments, attacks="fgsm", examples=20)

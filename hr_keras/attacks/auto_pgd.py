@@ -83,7 +83,7 @@ class APGD(IterativeAttack):
 
     def _step(self, model, state, epsilon):
         logits, score, gradient = self._look(model, state)
-        judged = self._judged(state, logits, score, self._running(state))
+        judged = self._judged(state, logits, score, self.running(state))
         state = {
             **state,
             **judged,

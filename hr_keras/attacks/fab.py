@@ -96,7 +96,7 @@ class FAB(IterativeAttack):
     def _step(self, model, state, epsilon):
         point = self._towards_boundary(model, state)
         logits, _ = self._glance(model, {**state, "point": point})
-        fools = self._running(state) & self.is_fooled(logits, state["label"])
+        fools = self.running(state) & self.is_fooled(logits, state["label"])
         image = state["image"]
         distance = ops.cast(self.ball.norm(point - image), "float64")
         better = fools & (-distance > state["score"])

@@ -192,13 +192,15 @@ class IterativeAttack(Attack):
             "fooled": state["fooled"] | fools,
         }
 
-    def _running(self, state):
+    def running(self, state):
+        """bool `(n,)`: which examples are neither fooled nor at the end of their steps."""
         return ~state["fooled"] & (state["steps"] < self.n_iter)
 
-    def _compiled(self, model, part, build):
+    def compiled(self, model, part):
+        """A part of the attack, such as `"start"`, as a `tf.function` made once for a model."""
         hyperparameters = {k: v for k, v in vars(self).items() if k not in _NOT_COMPILED}
         key = (type(self), part, *sorted(hyperparameters.items(), key=lambda item: item[0]))
-        return compiled(model, key, build, self.jit_compile)
+        return compiled(model, key, getattr(self, f"_build_{part}"), self.jit_compile)
 
     def _build_start(self, _):
         def start(state, epsilon):
@@ -222,10 +224,10 @@ class IterativeAttack(Attack):
             epsilon = tf.cast(epsilon, state["image"].dtype)
 
             def more(state):
-                return tf.math.count_nonzero(self._running(state), dtype=tf.int32) > keep
+                return tf.math.count_nonzero(self.running(state), dtype=tf.int32) > keep
 
             def step(state):
-                running = self._running(state)
+                running = self.running(state)
                 changes = self._step(model(), state, epsilon)
                 # A slot that has finished waits for the others at its last point.
                 changes["point"] = select(running, changes["point"], state["point"])

@@ -33,7 +33,7 @@ class Noise(IterativeAttack):
         return {"point": self._draw(state, 0 * state["restart"], epsilon)}
 
     def _step(self, model, state, epsilon):
-        judged = self._judged(state, *self._glance(model, state), self._running(state))
+        judged = self._judged(state, *self._glance(model, state), self.running(state))
         return {**judged, "point": self._draw(state, state["steps"] + 1, epsilon)}
 
     def _draw(self, state, draw, epsilon):

@@ -6,8 +6,9 @@ import numbers
 import numpy as np
 from keras import ops
 
-from hr_keras.attacks.iterative import IterativeAttack, Slots
+from hr_keras.attacks.iterative import IterativeAttack
 from hr_keras.attacks.perturbation import into, per_example
+from hr_keras.attacks.slots import Slots
 
 
 class PGD(IterativeAttack):
@@ -74,7 +75,7 @@ class PGD(IterativeAttack):
 
     def _step(self, model, state, epsilon):
         logits, score, gradient = self._look(model, state)
-        judged = self._judged(state, logits, score, self._running(state))
+        judged = self._judged(state, logits, score, self.running(state))
         direction, changes = self._direction(state, gradient)
         point = state["point"] + self.step_size * epsilon * direction
         return {

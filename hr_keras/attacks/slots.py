@@ -33,7 +33,7 @@ class Slots:
         # Every look at the queue costs a few milliseconds, every idle slot its share of a pass.
         keep = n - 1 - n // 8 if queued else (3 * n) // 4
         self.state = self.call("advance", self.state, self.attack.epsilon, np.int32(keep))
-        running = self.attack._running(self.state).numpy()
+        running = self.attack.running(self.state).numpy()
         finished = self._taken(~running)
         turns = [turn for turn, still in zip(self.turns, running, strict=True) if not still]
         self.state = self._taken(running)
@@ -60,9 +60,7 @@ class Slots:
 
         state = {key: tf.convert_to_tensor(value) for key, value in state.items()}
         arguments = [tf.convert_to_tensor(argument) for argument in arguments]
-        function = self.attack._compiled(
-            self.task.model, part, getattr(self.attack, f"_build_{part}")
-        ).get_concrete_function(
+        function = self.attack.compiled(self.task.model, part).get_concrete_function(
             {key: tf.TensorSpec((None, *v.shape[1:]), v.dtype) for key, v in state.items()},
             *(tf.TensorSpec(argument.shape, argument.dtype) for argument in arguments),
         )

@@ -74,7 +74,7 @@ class Square(IterativeAttack):
         return {"point": _shaped(changed(pictures, state, epsilon), state["image"])}
 
     def _step(self, model, state, epsilon):
-        judged = self._judged(state, *self._glance(model, state), self._running(state))
+        judged = self._judged(state, *self._glance(model, state), self.running(state))
         pictures, best = _pictures(state["image"]), _pictures(judged["best"])
         side = self._side(state["steps"], pictures)
         propose = self._move_mass if self._l2 else self._set_window

@@ -135,6 +135,9 @@ def _protocol(audit):
         if "data" not in protocol
         else f"{plain_text(protocol['data'])}, the first {protocol['examples']} of the "
         f"{protocol['split']} split",
+        "SHA-256 of the data": protocol.get("data_sha256"),
+        "examples carried over from": ", ".join(map(plain_text, protocol.get("others", [])))
+        or None,
         "pixels": f"from {protocol['bounds'][0]:g} to {protocol['bounds'][1]:g}",
         "seed": protocol["seed"],
         "batch size": protocol["batch_size"],

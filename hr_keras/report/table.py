@@ -68,9 +68,9 @@ def table_markdown(tables):
 def unfinished_markdown(unfinished, models):
     """A line for each attack of `experiments.strong.unfinished`, which says how to finish it."""
     return "".join(
-        f"\nNot shown: `{attack}` on {examples} examples, which {count} of {models} models were "
-        "put under. "
-        f"`--attack {attack} --examples {examples}` does the others.\n"
+        f"\nNot shown: `{plain_text(attack)}` on {examples} examples, which {count} of {models} "
+        f"models were put under. `--attack {plain_text(attack)} --examples {examples}` does the "
+        "others.\n"
         for (attack, examples), count in unfinished.items()
     )
 
