@@ -162,6 +162,7 @@ def test_pictures_of_saved_results_and_of_older_ones(prepared, tmp_path, monkeyp
     assert "ε must be one of" in str(unknown.exception)
 
 
+@pytest.mark.slow
 def test_the_honest_column_is_made_once_and_kept(prepared, tmp_path, monkeypatch):
     """Attacked once; then, without models, the same table from the folder alone."""
     file = tmp_path / "digits.npz"

@@ -380,6 +380,7 @@ def as_worker(folder):
     distribution.from_chief(0, strategy)
 
 
+@pytest.mark.slow
 def test_two_workers_train_the_model_that_one_process_trains(tmp_path):
     """Weights, history and all that callbacks are told, in both processes."""
     two_workers(

@@ -315,13 +315,9 @@ def test_no_number_of_realizations_changes_the_default_threads(monkeypatch, core
         assert jobs.threads_each(number) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("write", "fail_at", "left"),
-    [
-        ("checkpoint", 2, 4),
-        pytest.param("model", 4, 2, marks=pytest.mark.slow),
-        pytest.param("result", 5, 2, marks=pytest.mark.slow),
-    ],
+    ("write", "fail_at", "left"), [("checkpoint", 2, 4), ("model", 4, 2), ("result", 5, 2)]
 )
 def test_a_full_disk_loses_an_epoch_at_most(tiny, run, tmp_path, monkeypatch, write, fail_at, left):
     """Of three checkpoints, model and result one fails; then training goes on from before.
@@ -402,7 +398,9 @@ def slow(*values):
     return pytest.param(*values, marks=pytest.mark.slow)
 
 
-@pytest.mark.parametrize("damage", ["cut", slow("flip"), slow("no zip"), slow("gone"), "both"])
+@pytest.mark.parametrize(
+    "damage", ["cut", slow("flip"), slow("no zip"), slow("gone"), slow("both")]
+)
 def test_a_damaged_checkpoint_is_recognised_and_the_one_before_used(
     tiny, run, tmp_path, monkeypatch, damage
 ):

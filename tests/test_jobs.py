@@ -115,6 +115,7 @@ def test_no_process_outlives_an_interrupt(tmp_path):
         os.kill(int(started.name), 0)
 
 
+@pytest.mark.slow
 def test_no_process_outlives_a_kill(tmp_path):
     code = (
         "import pathlib, test_jobs; from hr_keras.experiments import jobs; "

@@ -67,6 +67,7 @@ def test_the_readme_example_runs():
     assert "('hr', 0.25)" in python(block.replace("epochs=15", "epochs=1, verbose=0"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("example", sorted(path.name for path in (ROOT / "examples").glob("*.py")))
 def test_examples_run(example, tmp_path):
     result = subprocess.run(
