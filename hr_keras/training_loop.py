@@ -77,7 +77,7 @@ def fit(
     strategy = model.distribute_strategy
     _check(model, dataset, strategy)
     steps = _steps(dataset, steps_per_epoch, "steps_per_epoch")
-    _build(model, dataset, strategy)
+    build(model, dataset.element_spec)
     validate = _validation(model, validation_data, validation_batch_size, validation_steps)
     callbacks = keras.callbacks.CallbackList(
         list(callbacks),
@@ -208,12 +208,17 @@ def _shares(dataset, strategy):
     return strategy.distribute_datasets_from_function(of_this_worker)
 
 
-def _build(model, dataset, strategy):
-    """Make the variables of model, metrics and optimizer, which no replica could make alone."""
+def build(model, batch):
+    """Make the variables of model, metrics and optimizer, which no compiled step could make.
+
+    Args:
+        model: a compiled Keras model.
+        batch: `(x, y)` or `(x, y, sample_weight)`, of tensors or of their specifications.
+    """
     specs = keras.tree.map_structure(
-        lambda spec: keras.KerasTensor(spec.shape, dtype=spec.dtype.name), dataset.element_spec
+        lambda tensor: keras.KerasTensor(tensor.shape, dtype=tensor.dtype.name), batch
     )
-    with strategy.scope():
+    with model.distribute_strategy.scope():
         model._symbolic_build(data_batch=specs)
 
 

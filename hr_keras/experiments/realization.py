@@ -7,7 +7,6 @@ is in one file, and the order of the data depends on seed and epoch alone.
 With several workers the chief alone writes; the others only take their part in the training.
 """
 
-import functools
 import json
 import math
 import pathlib
@@ -23,11 +22,10 @@ from hr_keras import (
     evaluation,
     metrics,
     models,
-    training_loop,
     versions,
 )
 from hr_keras.attacks.objectives import ROUTES
-from hr_keras.experiments import feed, measurements
+from hr_keras.experiments import fitting, measurements
 from hr_keras.experiments.checkpoint import Checkpoint
 from hr_keras.experiments.protocol import LOSSES
 from hr_keras.files import replacing, write_atomically
@@ -146,20 +144,17 @@ def build(protocol, loss, seed, data):
             mean_image=_mean_image(data.train.images) if protocol.mean_image else None,
             seed=seed,
         )
-        optimizer = _optimizer(protocol, _steps(data.train, protocol.batch_size))
+        optimizer = _optimizer(protocol, fitting.steps(data.train, protocol.batch_size))
         optimizer.build(model.trainable_variables)
         model.compile(
             optimizer,
             loss=HRLoss(protocol.alpha) if loss == "hr" else "sparse_categorical_crossentropy",
             metrics=["accuracy", metrics.ErrorBound(protocol.alpha)],
-            # A whole epoch in one call of compiled code: nothing here needs a look in between.
-            steps_per_execution=_steps(data.train, protocol.batch_size),
+            steps_per_execution=fitting.steps_per_execution(
+                data.train, protocol.batch_size, strategy
+            ),
         )
     return model
-
-
-def _steps(split, batch_size):
-    return math.ceil(len(split.images) / batch_size)
 
 
 def _mean_image(images):
@@ -190,15 +185,8 @@ def train(protocol, loss, seed, data, checkpoint):
     done = len(checkpoint.epochs)
     _check_same_start(done, checkpoint.path, model.distribute_strategy)
     if done < protocol.epochs:
-        _fit(model)(
-            feed.batches(data.train, protocol.batch_size, seed, done, protocol.epochs),
-            steps_per_epoch=_steps(data.train, protocol.batch_size),
-            initial_epoch=done,
-            epochs=protocol.epochs,
-            validation_data=feed.in_order(data.validation),
-            callbacks=[*_attacks(protocol, data.validation), checkpoint],
-            verbose=0,
-        )
+        callbacks = [*_attacks(protocol, data.validation), checkpoint]
+        fitting.fit(model, data, protocol.batch_size, seed, done, protocol.epochs, callbacks)
     return model
 
 
@@ -215,13 +203,6 @@ def _attacks(protocol, validation):
         )
         for through in ROUTES
     ]
-
-
-def _fit(model):
-    """Keras' `fit`, or our own under the strategy that it fails with."""
-    if distribution.is_multi_worker(model.distribute_strategy):
-        return functools.partial(training_loop.fit, model)
-    return functools.partial(model.fit, shuffle=False)  # `feed.batches` has done it
 
 
 def _check_same_start(done, path, strategy):
