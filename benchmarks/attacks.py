@@ -109,6 +109,8 @@ def many_epochs(epochs):
         callbacks=[attacking, watch],
         verbose=0,
     )
+    if not watch.calls[0]:
+        raise SystemExit("The calls of the model were not seen.")
     title = f"fit with FGSMCallback every epoch, {epochs} epochs"
     later = watch.calls[-1] - watch.calls[0]
     early = watch.bytes[max(1, epochs // 10) - 1]

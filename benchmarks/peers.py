@@ -235,9 +235,10 @@ def passes(model, images, labels, batch_size, objectives=()):
     return run
 
 
-def adversarial_images(peer, images, labels, epsilon, size):
-    """FGSM with CE on all images: what `hr_keras.attacks.FGSM` returns."""
-    return np.concatenate([peer.fgsm(x, y, epsilon) for x, y in batches(images, labels, size)])
+def adversarial_images(peer, images, labels, epsilon, size, objective="ce"):
+    """FGSM on all images: what `hr_keras.attacks.FGSM` returns."""
+    parts = batches(images, labels, size)
+    return np.concatenate([peer.fgsm(x, y, epsilon, objective) for x, y in parts])
 
 
 def six_cells(peer, images, labels, size, epsilons=(0.1, 0.25)):

@@ -84,6 +84,7 @@ def stages(package):
 def main():
     parser = arguments(__doc__, repeats=3, clock=False)
     parser.add_argument("--before", help="folder that holds an earlier hr_keras")
+    parser.add_argument("--about-before", default="", help="what it does less, in words")
     given = parser.parse_args()
     packages = {"now": pathlib.Path(__file__).resolve().parent.parent}
     if given.before:
@@ -97,7 +98,8 @@ def main():
                 seconds.setdefault(stage, {}).setdefault(name, []).append(value)
     rows = []
     for stage, by_package in seconds.items():
-        row = {"title": "seconds of each stage, medians", "stage": stage}
+        title = f"seconds of each stage, medians of {given.repeats}{given.about_before}"
+        row = {"title": title, "stage": stage}
         row |= {name: statistics.median(values) for name, values in by_package.items()}
         if len(by_package) == 2:
             row["now / before"] = statistics.median(ratios(by_package, "now", "before"))

@@ -2,7 +2,7 @@
 
 Time: one objective on the CNN, 1,000 to 60,000 images at 4 values of ε (the digits repeat beyond
 10,000), and 1 to 16 values of ε at 10,000 images. Memory: each case in a process of its own,
-the most that it held beyond what it held before, images and the memory of one batch included.
+the most that it held beyond the images and what a sweep of one batch had left.
 """
 
 import multiprocessing

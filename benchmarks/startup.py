@@ -32,7 +32,7 @@ def of_children():
 
 
 def main():
-    given = arguments(__doc__, repeats=9).parse_args()
+    given = arguments(__doc__, repeats=21).parse_args()
     contestants = {
         "import keras": "import keras",
         "import hr_keras": "import hr_keras",

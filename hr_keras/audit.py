@@ -22,6 +22,10 @@ from hr_keras.logits import check_backend, classifier_output
 from hr_keras.versions import versions
 
 FORMAT = 1
+_KEYS = {
+    "protocol", "model", "attacks", "clean", "curve", "examples", "pictures", "findings",
+    "versions", "seconds",
+}  # fmt: skip
 ATTACKS = ("noise", "fgsm", "pgd", "fast")
 WORST_CASE = "worst_case"
 # The security curve's ε, of that asked for.
@@ -64,7 +68,7 @@ def audit(
 
         - `protocol`: the arguments, `examples`, and `epsilons` of the curve;
         - `model`: `name`, `output` (see `logits.ClassifierOutput`), `classes`, `parameters`;
-        - `attacks`: `name, description` of each;
+        - `attacks`: `name, description` of each, and its `settings` at ε, see `named.settings`;
         - `clean`: `accuracy, low, high`, the last two its 95 % interval (Wilson's);
         - `curve`: `attack, epsilon, accuracy, low, high`, for each attack and `worst_case`,
           and each ε; at ε = 0 that is the clean accuracy;
@@ -116,7 +120,14 @@ def audit(
             "others": [other.name for other in others],
         },
         "model": _model(model),
-        "attacks": [{"name": n, "description": named.describe(n)} for n in protocol["attacks"]],
+        "attacks": [
+            {
+                "name": attack.name,
+                "description": named.describe(attack.name),
+                "settings": named.settings(attack),
+            }
+            for attack in _attacks(protocol, protocol["epsilon"])
+        ],
         "clean": _accuracy(found.correct),
         "curve": [row for value, each in robust.items() for row in _rows(each, value)],
         "examples": _examples(task, robust),
@@ -223,6 +234,8 @@ def read(folder):
         result = json.loads(path.read_bytes())
         if result["format"] != FORMAT:
             raise ValueError(f"format {result['format']!r}")
+        if missing := sorted(_KEYS - result.keys()):
+            raise ValueError(f"it lacks {', '.join(missing)}")
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"{path} is not a result of this version ({error}). Delete it to do it again."

@@ -9,8 +9,7 @@ import numpy as np
 from keras import ops
 from keras.src.backend import get_keras_mask
 
-from hr_keras import information
-from hr_keras.logits import known_logits
+from hr_keras import information, logits
 
 
 def prepare(y_true, y_pred, sample_weight=None, from_logits=False, dtype=None):
@@ -49,17 +48,17 @@ def prepare_outputs(y_true, y_pred, sample_weight=None, from_logits=False, dtype
         ValueError: if the shapes do not fit; outside compiled code, and not on torch, also
             where probabilities do not sum to 1 within 1e-3, or a weight is negative.
     """
-    logits = known_logits(y_pred)  # before any cast, which loses them
-    if logits is not None and from_logits:
+    known = logits.known_logits(y_pred)  # before any cast, which loses them
+    if known is not None and from_logits:
         warnings.warn(
             "from_logits=True was given the output of a softmax. Its logits are known and "
             "used; pass from_logits=False for a model that ends in a softmax.",
             stacklevel=4,
         )
-    outputs = ops.convert_to_tensor(y_pred if logits is None else logits)
+    outputs = ops.convert_to_tensor(y_pred if known is None else known)
     labels = ops.convert_to_tensor(y_true)
     _check_shapes(tuple(labels.shape), tuple(outputs.shape))
-    are_logits = from_logits or logits is not None
+    are_logits = from_logits or known is not None
     if not are_logits:
         _check_probabilities(outputs)
     classes = outputs.shape[-1]

@@ -2,6 +2,7 @@
 
 import hashlib
 import pathlib
+import re
 import zipfile
 
 from hr_keras.logits import classifier_output
@@ -34,21 +35,23 @@ def load_model(path):
 
 
 def _why_not_loaded(path, message):
+    # What Keras says holds names from the file.
+    message = "".join(c if c.isprintable() or c == "\n" else " " for c in message)
     first = (message.strip().splitlines() or ["no reason given"])[0][:300]
     in_python = (
         "build the model in Python, load its weights, and call hr_keras.audit.audit(model, "
         "images, labels, epsilon) on it"
     )
-    if "safe_mode" in message or "unsafe" in message or "lambda" in message.lower():
+    if "safe_mode" in message or "unsafe" in message:
         return (
             f"{path} holds code (such as a Lambda layer) that would run on loading, and is "
             "refused. If you trust where it comes from: replace the Lambda by a class registered "
             f"with keras.saving.register_keras_serializable and save again, or {in_python}."
         )
-    if "custom" in message or "locate" in message:
+    if named := re.search(r"Could not locate \w+ '([^']*)'", message):
         return (
-            f"{path} needs a class that is not known here ({first}). Two ways on: make the model "
-            f"of Keras' own layers, or {in_python}."
+            f"{path} needs a class that is not known here, {named[1]!r}. Two ways on: make the "
+            f"model of Keras' own layers, or {in_python}."
         )
     return f"{path} could not be loaded as a Keras model: {first}"
 

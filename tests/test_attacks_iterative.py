@@ -198,6 +198,53 @@ def test_every_attack_stays_in_its_ball_and_the_bounds(name, norm, epsilon, seed
     assert size.max() <= epsilon * (1 + 1e-6) + 1e-6
 
 
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("name", ATTACKS)
+def test_no_attack_leaves_a_ball_of_float64(name, norm):
+    """0.1 in float32 is 1.5e-9 more."""
+    model = keras.Sequential(
+        [keras.Input((2, 2, 3)), keras.layers.Flatten(), keras.layers.Dense(3)]
+    )
+    model = keras.models.clone_model(model, clone_function=_in_float64)
+    model.set_weights(MODEL.get_weights()[:2])
+    images, labels = right(model=model)
+    images = images.astype("float64")
+    adversarial = ATTACKS[name](0.1, norm=norm)(model, images, labels)
+    assert adversarial.dtype == "float64"
+    size = perturbation.get(norm).norm(tf.constant(adversarial - images)).numpy()
+    assert 0 < size.max() <= 0.1 * (1 + 1e-12)
+
+
+def _in_float64(layer):
+    return type(layer).from_config({**layer.get_config(), "dtype": "float64"})
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("name", ATTACKS)
+def test_an_infinite_gradient_is_a_direction(name, norm):
+    """√x at black pixels: nothing that is no number, nothing outside the ball, and a way out."""
+    model = keras.Sequential(
+        [keras.Input((2, 2, 3)), SquareRoot(), keras.layers.Flatten(), keras.layers.Dense(3)]
+    )
+    model.set_weights(MODEL.get_weights()[:2])
+    images, _ = right()
+    images[:, 0, 0] = 0
+    labels = np.asarray(model(images)).argmax(axis=-1)
+    for epsilon in (0.01, 0.5):
+        adversarial = ATTACKS[name](epsilon, norm=norm)(model, images, labels)
+        assert np.isfinite(adversarial).all()
+        assert adversarial.min() >= 0
+        size = perturbation.get(norm).norm(tf.constant(adversarial - images)).numpy()
+        assert size.max() <= epsilon * (1 + 1e-6) + 1e-6
+    if name not in ("noise", "square") and norm == "linf":
+        assert fooled(model, adversarial, labels).mean() > 0.5
+
+
+class SquareRoot(keras.layers.Layer):
+    def call(self, images):
+        return tf.sqrt(images)
+
+
 @pytest.mark.parametrize("name", ATTACKS)
 def test_an_example_does_not_depend_on_its_batch(name):
     images, labels = right(23)
@@ -801,6 +848,11 @@ def test_balls():
     tiny = tf.constant(np.random.default_rng(0).normal(size=(5, 7)) * 1e-30, "float32")
     np.testing.assert_allclose(perturbation.L2().norm(perturbation.L2().direction(tiny)), 1, 1e-5)
     assert (perturbation.L2().direction(tf.constant([[np.nan, 0.0]])).numpy() == 0).all()
+    endless = tf.constant([[np.inf, 1.0, -np.inf, np.nan], [3.0, 0.0, 4.0, np.nan]])
+    half = 0.5**0.5
+    np.testing.assert_allclose(
+        perturbation.L2().direction(endless), [[half, 0, -half, 0], [0.6, 0, 0.8, 0]], rtol=1e-6
+    )
 
 
 def test_the_windows_of_square():

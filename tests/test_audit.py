@@ -2,6 +2,7 @@
 
 import base64
 import json
+import zipfile
 
 import keras
 import numpy as np
@@ -98,6 +99,13 @@ def test_json_holds_everything_that_is_drawn(result, tmp_path):
         "audit.json", "audit.md", "curve.png", "curve.svg", "pictures.png", "pictures.svg"
     }  # fmt: skip
     assert audit.read(tmp_path / "one") == again
+    for attack in again["attacks"]:
+        for part in attack["settings"].get("attacks", [attack["settings"]]):
+            assert part["epsilon"] == again["protocol"]["epsilon"]
+            assert {"attack", "objective", "n_iter", "n_restarts", "seed"} <= part.keys()
+    (tmp_path / "one" / "audit.json").write_text('{"format": 1, "model": {}}')
+    with pytest.raises(ValueError, match=r"not a result of this version \(it lacks attacks, clean"):
+        audit.read(tmp_path / "one")
     text = first["audit.md"].decode()
     for finding in result["findings"]:
         assert finding["name"] in text
@@ -209,6 +217,17 @@ class NobodyKnows(layers.Layer):
         return inputs
 
 
+def _edited(whole, path, change):
+    """A copy of a `.keras` file, its description changed."""
+    with zipfile.ZipFile(whole) as source, zipfile.ZipFile(path, "w") as copy:
+        for name in source.namelist():
+            content = source.read(name)
+            if name == "config.json":
+                assert change[0] in content.decode()
+                content = content.decode().replace(*change, 1).encode()
+            copy.writestr(name, content)
+
+
 @pytest.fixture
 def folder(tmp_path):
     """Files that are no model to be audited, by name."""
@@ -221,6 +240,10 @@ def folder(tmp_path):
     )
     model = linear_model(1.0)
     model.save(tmp_path / "whole.keras")
+    _edited(tmp_path / "whole.keras", tmp_path / "lambda.keras",
+            ('"units": 3', '"units": -3, "name": "lambda"'))  # fmt: skip
+    _edited(tmp_path / "whole.keras", tmp_path / "escape.keras",
+            ('"class_name": "Sequential"', r'"class_name": "X\u001b]0;p\u0007"'))  # fmt: skip
     model.save(tmp_path / "old.h5")
     half = (tmp_path / "whole.keras").read_bytes()
     (tmp_path / "half.keras").write_bytes(half[: len(half) // 2])
@@ -238,7 +261,9 @@ def folder(tmp_path):
         ("arrays.keras", "could not be loaded as a Keras model"),
         ("old.h5", r"a .keras file was expected"),
         ("code.keras", "holds code .* refused. If you trust where it comes from"),
-        ("unknown.keras", "needs a class that is not known here"),
+        ("unknown.keras", "needs a class that is not known here, 'NobodyKnows'"),
+        ("lambda.keras", "could not be loaded as a Keras model"),
+        ("escape.keras", r"could not be loaded as a Keras model: [ -~]*keras\.X ]0;p [ -~]*$"),
     ],
 )
 def test_files_that_are_no_model(folder, name, message):

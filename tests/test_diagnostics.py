@@ -11,6 +11,7 @@ from hr_keras import HRLoss, diagnostics
 from hr_keras.attacks import PGD
 from hr_keras.diagnostics import strength
 from hr_keras.diagnostics.finding import difference
+from hr_keras.diagnostics.model import collapsed
 
 EPSILON = 0.1
 NAMES = {
@@ -235,6 +236,28 @@ def test_a_quantised_input_before_a_convolution(train, test):
     assert (found["no_gradient"], found["gradient_free_stronger"]) == ("fault", "fault")
 
 
+def test_randomness_that_compiled_code_freezes(trained, test):
+    """Drawn by NumPy: tracing keeps one draw, which every pass and every attack then sees."""
+    generator = np.random.default_rng(0)
+    model = perceptron(
+        before=[Function(lambda x: x + 0.3 * generator.normal(size=x.shape[1:]).astype("float32"))]
+    )
+    model.set_weights(trained)
+    finding = check(model, test)["randomized_forward"]
+    assert finding.verdict == "fault"
+    assert "a single draw" in finding.meaning
+
+
+def test_who_is_right_has_not_collapsed():
+    """Few images; or many of one class, which is then said as often as it should be, or more."""
+    two = np.eye(2, dtype="float32")[[0, 1] * 4]
+    assert collapsed(np.array([0, 1] * 4), two).verdict == "not applicable"
+    assert collapsed(np.array([0, 1] * 20), np.tile(two, (5, 1))).verdict == "ok"
+    labels = np.array([0] * 96 + [1] * 4)
+    assert collapsed(labels, np.eye(2)[[0] * 97 + [1] * 3]).verdict == "ok"
+    assert collapsed(labels, np.eye(2)[[0] * 100]).verdict == "fault"
+
+
 def test_a_loss_that_jumps_is_rough(trained, test):
     """Noise of a tenth of ε moves every pixel to another of 200 levels of a sawtooth."""
     model = perceptron(before=[Function(lambda x: x + 2 * (20 * x - ops.floor(20 * x)))])
@@ -343,7 +366,7 @@ def test_the_budget_of_passes_is_kept():
     assert "PGD leaves 100 % of the examples" in findings[-1].meaning
     assert 300 < cost["backward"] <= 5 + 360
     assert cost["forward"] - cost["backward"] <= 30 + 600
-    assert cost["traces"] == 1  # the eager pass that shows the dtype of the output
+    assert cost["traces"] == 3  # eager passes: the output's dtype, and twice for randomness
 
 
 @pytest.mark.parametrize(

@@ -32,16 +32,14 @@ class Counting(keras.layers.Layer):
         return count(images)
 
 
-def counting_model():
-    model = keras.Sequential(
-        [
-            keras.Input((2, 2, 3)),
-            Counting(),
-            keras.layers.Flatten(),
-            keras.layers.Dense(3, "softmax"),
-        ]
-    )
-    model.layers[-1].set_weights(linear_model(1.0).get_weights())
+def counting_model(convolution=False):
+    """A linear model; or one whose gradient ends in `InputGradient`'s own convolution."""
+    start = [Counting(), keras.layers.Flatten()]
+    if convolution:
+        start = [keras.layers.Conv2D(4, 2, padding="same", activation="relu"), *start]
+    model = keras.Sequential([keras.Input((2, 2, 3)), *start, keras.layers.Dense(3, "softmax")])
+    if not convolution:
+        model.layers[-1].set_weights(linear_model(1.0).get_weights())
     return model
 
 
@@ -57,9 +55,10 @@ def counted(function):
     return result, {key: COUNTS[key] - before[key] for key in COUNTS}
 
 
-def test_a_sweep_costs_its_passes_and_compiles_once():
+@pytest.mark.parametrize("convolution", [False, True])
+def test_a_sweep_costs_its_passes_and_compiles_once(convolution):
     """{ce, hr} × {0, 0.1, 0.25}: 1 forward + 2 backward + 4 forward, for each of 2 batches."""
-    model, (images, labels) = counting_model(), data()
+    model, (images, labels) = counting_model(convolution), data()
     evaluation.sweep(model, images, labels, batch_size=20)
     result, cost = counted(lambda: evaluation.sweep(model, images, labels, batch_size=20))
     assert cost == {"forward": 2 * (1 + 4), "backward": 2 * 2, "traces": 0}
@@ -70,7 +69,9 @@ def test_a_sweep_costs_its_passes_and_compiles_once():
     _, cost = counted(
         lambda: evaluation.sweep(model, images, labels, epsilons=(0.0,), batch_size=20)
     )
-    assert cost["forward"] == 2
+    assert cost == {"forward": 2, "backward": 2 * 2, "traces": 0}
+    if convolution:
+        return
     plain = evaluation.sweep(linear_model(1.0), images, labels)
     np.testing.assert_array_equal(result.correct, plain.correct)
 

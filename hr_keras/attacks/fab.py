@@ -11,7 +11,7 @@ from hr_keras.attacks.attack import Task
 from hr_keras.attacks.batches import like
 from hr_keras.attacks.checks import check_count
 from hr_keras.attacks.iterative import IterativeAttack, likeliest_others, select
-from hr_keras.attacks.perturbation import per_example
+from hr_keras.attacks.perturbation import finite, per_example
 
 # Newton's method on a piecewise linear function ends after few steps; this is never reached.
 _NEWTON_STEPS = 50
@@ -112,7 +112,7 @@ class FAB(IterativeAttack):
     def _towards_boundary(self, model, state):
         point, image = state["point"], state["image"]
         _, gap, gradient = self._look(model, state)
-        gradient = ops.where(ops.isnan(gradient), 0.0, gradient)
+        gradient = finite(gradient)
         n = ops.shape(point)[0]
         axes = tuple(range(1, len(point.shape)))
         way = ops.cast(gradient, gap.dtype) * ops.cast(image - point, gap.dtype)

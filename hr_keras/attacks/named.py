@@ -75,6 +75,19 @@ def describe(name):
     return _MADE[check(name)][0]
 
 
+def settings(attack):
+    """The arguments of an attack, those of its parts included, as a dict that JSON can hold."""
+    kept = {"attack": type(attack).__name__}
+    for key, value in vars(attack).items():
+        if key == "attacks":
+            kept[key] = [settings(part) for part in value]
+        elif key in ("ball", "objective"):
+            kept[key] = value.name
+        elif isinstance(value, (str, int, float, tuple)) and not key.startswith("_"):
+            kept[key] = list(value) if isinstance(value, tuple) else value
+    return kept
+
+
 def check(name):
     """The name itself; a ValueError unless it is one of `NAMES`."""
     if name not in NAMES:

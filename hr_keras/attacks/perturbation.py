@@ -48,8 +48,8 @@ class L2:
         return ops.sqrt(ops.sum(rows**2, axis=-1))
 
     def direction(self, gradients):
-        """The gradient over its norm; 0 where it is 0, or in pixels where it is no number."""
-        gradients = ops.where(ops.isnan(gradients), 0.0, gradients)
+        """The gradient, see `finite`, over its norm; 0 where it is 0."""
+        gradients = finite(gradients)
         # By the largest first: squares of small gradients underflow.
         largest = per_example(ops.max(ops.abs(_rows(gradients)), axis=-1), gradients)
         scaled = gradients / ops.where(largest > 0, largest, 1.0)
@@ -87,6 +87,19 @@ def get(norm):
     if isinstance(norm, str) and norm.lower() in _BY_NAME:
         return _BY_NAME[norm.lower()]
     raise ValueError(f"`norm` must be one of {tuple(_BY_NAME)}. Received: {norm!r}")
+
+
+def finite(gradients):
+    """Gradients, (n, ...), without NaN and infinity: 0 in pixels where they are no number.
+
+    Where some of an example are infinite, as at the zero of a square root, they alone count, ±1
+    each, and the others are 0 beside them.
+    """
+    gradients = ops.where(ops.isnan(gradients), 0.0, gradients)
+    infinite = ops.isinf(gradients)
+    axes = tuple(range(1, len(gradients.shape)))
+    some = ops.any(infinite, axis=axes, keepdims=True)
+    return ops.where(some, ops.where(infinite, ops.sign(gradients), 0.0), gradients)
 
 
 def linf_direction(gradients):

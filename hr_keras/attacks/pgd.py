@@ -7,7 +7,7 @@ import numpy as np
 from keras import ops
 
 from hr_keras.attacks.iterative import IterativeAttack
-from hr_keras.attacks.perturbation import into, per_example
+from hr_keras.attacks.perturbation import finite, into, per_example
 from hr_keras.attacks.slots import Slots
 
 
@@ -105,7 +105,7 @@ class PGD(IterativeAttack):
             part = task.select(slice(first, first + task.batch_size))
             slots = Slots(self, part, self._targets(part))
             slots.fill(collections.deque((row, 0) for row in range(len(part.images))))
-            parts.append([seen.numpy() for seen in slots.call("trace", slots.state, self.epsilon)])
+            parts.append([seen.numpy() for seen in slots.call("trace", slots.state, slots.epsilon)])
         return tuple(np.concatenate(seen) for seen in zip(*parts, strict=True))
 
     def _build_trace(self, model):
@@ -185,7 +185,7 @@ class MomentumPGD(PGD):
         return {**super()._start(state, epsilon), "velocity": ops.zeros_like(state["image"])}
 
     def _direction(self, state, gradient):
-        gradient = ops.where(ops.isnan(gradient), 0.0, gradient)
+        gradient = finite(gradient)
         axes = tuple(range(1, len(gradient.shape)))
         # By the largest first: a sum over pixels overflows in half precision.
         largest = ops.max(ops.abs(gradient), axis=axes)

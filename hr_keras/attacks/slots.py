@@ -11,6 +11,7 @@ class Slots:
 
     def __init__(self, attack, task, targets):
         self.attack, self.task, self.targets = attack, task, targets
+        self.epsilon = np.float64(attack.epsilon)  # TensorFlow takes a float for float32
         self.size = even_size(len(task.images), task.batch_size)
         self.turns = []  # (row, attempt) of each slot
         self.state = None
@@ -19,7 +20,7 @@ class Slots:
         """Put the next turns of the queue into the free slots."""
         turns = [queue.popleft() for _ in range(min(len(queue), self.size - len(self.turns)))]
         if turns:
-            state = self.call("start", self._new(turns), self.attack.epsilon)
+            state = self.call("start", self._new(turns), self.epsilon)
             self.state = state if not self.turns else _joined(self.state, state)
             self.turns += turns
 
@@ -32,7 +33,7 @@ class Slots:
         n = len(self.turns)
         # Every look at the queue costs a few milliseconds, every idle slot its share of a pass.
         keep = n - 1 - n // 8 if queued else (3 * n) // 4
-        self.state = self.call("advance", self.state, self.attack.epsilon, np.int32(keep))
+        self.state = self.call("advance", self.state, self.epsilon, np.int32(keep))
         running = self.attack.running(self.state).numpy()
         finished = self._taken(~running)
         turns = [turn for turn, still in zip(self.turns, running, strict=True) if not still]

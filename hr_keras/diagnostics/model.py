@@ -29,6 +29,7 @@ ZERO_GRADIENT_SHARE = 0.05
 # check allows 1e-4).
 RANDOMIZED_DIFFERENCE = 1e-4
 PASSES = 5
+EAGER_IMAGES = 8
 # Share of the images that get one and the same class, where labels do not.
 ONE_CLASS_SHARE = 0.95
 # Relative change that Pintor et al. call unstable (indicator 2).
@@ -44,13 +45,15 @@ def model_findings(task, radius, bounds, seed):
     """
     again = (task.replace(logits=None).predict().logits for _ in range(PASSES - 1))
     passes = np.stack([task.logits, *again])
+    few = task.images[:EAGER_IMAGES]
+    eager = np.stack([np.asarray(logits_of(task.model, few), "float32") for _ in range(2)])
     noisy = _noisy(task, radius, bounds, np.random.default_rng(seed))
     at = {"clean image": task.images, "random start": noisy}
     seen = {point: _gradients(task.replace(images=images)) for point, images in at.items()}
     return [
         probabilities_output(task),
         collapsed(task.labels, passes[0]),
-        randomized_forward(passes),
+        randomized_forward(passes, eager),
         no_gradient(seen),
         zero_gradients(seen),
         nonfinite_gradients(seen),
@@ -99,10 +102,13 @@ def collapsed(labels, logits):
     accuracy = is_correct(logits, labels).mean()
     said = np.bincount(logits.argmax(axis=1), minlength=classes).max() / len(labels)
     largest = np.bincount(labels, minlength=classes).max() / len(labels)
-    if said > max(ONE_CLASS_SHARE, largest):
+    if said > max(ONE_CLASS_SHARE, largest) and accuracy <= largest:
         meaning = f"{percent(said)} of the images are put into one class: there is nothing to fool."
         return judged("collapsed", said, max(ONE_CLASS_SHARE, largest), meaning, CARLINI)
     chance = chance_level(classes, len(labels))
+    if chance >= 1:
+        meaning = f"On {len(labels)} images a guess may be right every time."
+        return not_applicable("collapsed", meaning, CARLINI)
     meaning = (
         f"Without an attack {percent(accuracy)} are classified correctly; chance gives at most "
         f"{percent(chance)} on so many images."
@@ -116,27 +122,41 @@ def chance_level(classes, n):
     return 1 / classes + 3 * (1 / classes * (1 - 1 / classes) / n) ** 0.5
 
 
-def randomized_forward(passes):
+def randomized_forward(passes, eager):
     """Whether the same images give the same logits.
 
     Args:
-        passes: logits `(passes, n, classes)`.
+        passes: logits `(passes, n, classes)`, of compiled code.
+        eager: the same of a few images, with the layers called from Python every time: of what
+            Python draws, compiled code has one draw for ever.
     """
-    passes = np.nan_to_num(passes.astype("float64"))
-    spread = np.ptp(passes[0], axis=-1).mean()
-    measured = np.ptp(passes, axis=0).max() / max(spread, 1e-12)
+    measured, of_eager = _difference(passes), _difference(eager)
+    frozen = of_eager > max(measured, RANDOMIZED_DIFFERENCE)
+    if frozen:
+        passes, measured = eager, of_eager
     decisions = passes.argmax(axis=-1)
     changed = (decisions != decisions[0]).any(axis=0).mean()
     meaning = (
         f"In {len(passes)} passes over the same images logits differ by up to "
         f"{percent(measured)} of their range, decisions on {percent(changed)} of the images"
     )
-    meaning += (
-        ": an attack must average over the randomness, and a single pass is no evidence."
-        if measured > RANDOMIZED_DIFFERENCE
-        else "."
-    )
+    if frozen:
+        meaning += (
+            ", where the layers are called from Python. Compiled code, and attacks, keep a single "
+            "draw of that randomness: they are no evidence of the model's robustness."
+        )
+    elif measured > RANDOMIZED_DIFFERENCE:
+        meaning += ": an attack must average over the randomness, and a single pass is no evidence."
+    else:
+        meaning += "."
     return judged("randomized_forward", measured, RANDOMIZED_DIFFERENCE, meaning, AUTOATTACK)
+
+
+def _difference(passes):
+    """The largest difference of a logit between passes, as a share of the logits' range."""
+    passes = np.nan_to_num(passes.astype("float64"))
+    spread = np.ptp(passes[0], axis=-1).mean()
+    return np.ptp(passes, axis=0).max() / max(spread, 1e-12)
 
 
 def no_gradient(seen):

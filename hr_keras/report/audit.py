@@ -1,5 +1,7 @@
 """An audit as text, from its `audit.json`."""
 
+import re
+
 from hr_keras.report.text import plain_text, rows_markdown, share
 
 _MARKS = {"fault": "FAULT", "warning": "warning", "ok": "ok", "not applicable": "–"}
@@ -63,7 +65,13 @@ def _summary(audit, size):
 
 
 def _named(audit, verdict):
-    return [f"`{one['name']}`" for one in audit["findings"] if one["verdict"] == verdict]
+    return [_code(one["name"]) for one in audit["findings"] if one["verdict"] == verdict]
+
+
+def _code(name):
+    """A name as Markdown code, whatever the file calls it."""
+    plain = re.sub(r"[^\w.-]", " ", name)
+    return f"`{plain}`"
 
 
 def _at(audit, attack):
@@ -78,7 +86,7 @@ def _attacks(audit):
     rows = [["none", "", _interval(audit["clean"])]]
     for attack in audit["attacks"]:
         (row,) = _at(audit, attack["name"])
-        rows.append([attack["name"], plain_text(attack["description"]), _interval(row)])
+        rows.append([plain_text(attack["name"]), plain_text(attack["description"]), _interval(row)])
     (worst,) = _at(audit, "worst_case")
     rows.append(["**worst case**", "the worst of them for each example", _interval(worst)])
     return rows_markdown(["attack", "what it does", "accuracy"], rows)
@@ -96,7 +104,7 @@ def _curve(audit):
         [f"{epsilon:g}", *(found[name, epsilon] for name in names)]
         for epsilon in audit["protocol"]["epsilons"]
     ]
-    return rows_markdown(["ε", *(name.replace("_", " ") for name in names)], rows)
+    return rows_markdown(["ε", *(plain_text(name.replace("_", " ")) for name in names)], rows)
 
 
 def _findings(findings):
@@ -104,7 +112,7 @@ def _findings(findings):
     rows = [
         [
             _MARKS[one["verdict"]],
-            f"`{one['name']}`",
+            _code(one["name"]),
             plain_text(one["meaning"]),
             _number(one["measured"]),
             _number(one["threshold"]),
@@ -117,7 +125,7 @@ def _findings(findings):
 def _sources(findings):
     by_source = {}
     for one in findings:
-        by_source.setdefault(one["source"], []).append(f"`{one['name']}`")
+        by_source.setdefault(one["source"], []).append(_code(one["name"]))
     return [f"- {plain_text(source)}: {', '.join(names)}" for source, names in by_source.items()]
 
 
