@@ -147,6 +147,20 @@ def test_fab_does_not_depend_on_the_scale_of_the_logits(norm, dtype, scale):
     )
 
 
+def shortest_step(x, w, gap, norm):
+    """The smallest δ in the pixels' bounds with w·δ = −gap, by bisection of its multiplier.
+
+    As far as the bounds allow where they allow none.
+    """
+    room = np.where(-w * gap > 0, 1 - x, x)
+    low, high = 0.0, 1e9
+    for _ in range(200):
+        middle = (low + high) / 2
+        step = np.minimum(middle * (np.abs(w) if norm == "l2" else w != 0), room)
+        low, high = (low, middle) if (np.abs(w) * step).sum() >= abs(gap) else (middle, high)
+    return -np.sign(w * gap) * step
+
+
 @given(st.integers(0, 10_000), st.sampled_from(NORMS), st.floats(0.1, 1.2))
 def test_the_step_onto_a_plane_is_the_smallest_inside_the_bounds(seed, norm, reach):
     """Against bisection of the multiplier in float64; `reach` > 1 is further than bounds allow."""
@@ -158,15 +172,10 @@ def test_the_step_onto_a_plane_is_the_smallest_inside_the_bounds(seed, norm, rea
     if farthest == 0:
         return
     gap = gap * reach * farthest
-    low, high = 0.0, 1e9
-    for _ in range(200):
-        middle = (low + high) / 2
-        step = np.minimum(middle * (np.abs(w) if norm == "l2" else w != 0), room)
-        low, high = (low, middle) if (np.abs(w) * step).sum() >= abs(gap) else (middle, high)
     ours = fab.step_onto_plane(
         perturbation.get(norm), *(tf.constant([part]) for part in (x, w, gap)), (0.0, 1.0)
     )
-    np.testing.assert_allclose(ours[0], -np.sign(w * gap) * step, atol=2e-5)
+    np.testing.assert_allclose(ours[0], shortest_step(x, w, gap, norm), atol=2e-5)
 
 
 @pytest.mark.parametrize("norm", NORMS)
@@ -440,30 +449,41 @@ class Wavy:
         model.set_weights([self.first, np.zeros(8), self.second, np.zeros(4)])
         return model
 
-    def log_odds(self, x, label):
+    def logits(self, x):
+        """Logits `(4,)` and their gradients `(3, 4)`."""
         hidden = x @ self.first
-        logits = np.sin(hidden) @ self.second
+        return np.sin(hidden) @ self.second, self.first @ (np.cos(hidden)[:, None] * self.second)
+
+    def log_odds(self, x, label):
+        logits, slopes = self.logits(x)
         others = np.delete(logits, label)
         value = np.log(np.exp(others).sum()) - logits[label]
         output = np.exp(logits) / np.exp(others).sum()
         output[label] = -1.0
-        return value, self.first @ (np.cos(hidden) * (self.second @ output))
+        return value, slopes @ output
+
+
+def into_ball(x, image, epsilon, norm):
+    delta = x - image
+    if norm == "linf":
+        delta = np.clip(delta, -epsilon, epsilon)
+    else:
+        delta = delta * min(1, epsilon / max(np.linalg.norm(delta), 1e-300))
+    return np.clip(image + delta, 0, 1)
+
+
+def steepest(gradient, norm):
+    return np.sign(gradient) if norm == "linf" else gradient / np.linalg.norm(gradient)
 
 
 def published_apgd(problem, image, label, start, epsilon, norm, n_iter):
     """Algorithm 1 of Croce & Hein for one example, with whole histories; (best point, halvings)."""
 
     def project(x):
-        delta = x - image
-        if norm == "linf":
-            delta = np.clip(delta, -epsilon, epsilon)
-        else:
-            delta = delta * min(1, epsilon / max(np.linalg.norm(delta), 1e-300))
-        return np.clip(image + delta, 0, 1)
+        return into_ball(x, image, epsilon, norm)
 
     def ascend(x, gradient, step):
-        d = np.sign(gradient) if norm == "linf" else gradient / np.linalg.norm(gradient)
-        return project(x + step * d)
+        return project(x + step * steepest(gradient, norm))
 
     points, step, halvings = [start], 2 * epsilon, 0
     values, gradient = [], None
@@ -513,6 +533,80 @@ def test_apgd_equals_the_published_algorithm_step_by_step(norm):
         halvings.add(halved)
     assert len(halvings) > 1  # every example has its own step size
     assert max(halvings) > checks / 2
+
+
+def published_mifgsm(problem, image, label, epsilon, norm, n_iter, step_size, decay):
+    """Algorithm 1 of Dong et al. 2018 for one example; its point of the highest objective."""
+    x, velocity, points = image, np.zeros_like(image), [image]
+    for _ in range(n_iter):
+        _, gradient = problem.log_odds(x, label)
+        velocity = decay * velocity + gradient / np.abs(gradient).sum()
+        x = into_ball(x + step_size * epsilon * steepest(velocity, norm), image, epsilon, norm)
+        points.append(x)
+    return max(points, key=lambda point: problem.log_odds(point, label)[0])
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize(
+    ("options", "step_size", "decay"),
+    [({}, 0.1, 1.0), ({"step_size": 0.3, "decay": 0.6}, 0.3, 0.6)],
+    ids=["published", "long steps"],
+)
+def test_mifgsm_equals_the_published_algorithm(options, step_size, decay, norm):
+    """Long steps leave the ball and are brought back."""
+    problem, epsilon = Wavy(), 0.4
+    images = np.random.default_rng(0).uniform(0.1, 0.9, (24, 3))
+    labels = np.arange(24) % 4
+    attacker = MomentumPGD(epsilon, norm=norm, stop_early=False, **options)
+    found = attacker(problem.keras_model(), images, labels)
+    changed = 0
+    for image, label, ours in zip(images, labels, found, strict=True):
+        run = problem, image, label, epsilon, norm, 10, step_size
+        np.testing.assert_allclose(ours, published_mifgsm(*run, decay), atol=1e-6)
+        changed += np.abs(ours - published_mifgsm(*run, 0.0)).max() > 1e-3
+    assert changed > 5  # where momentum leads elsewhere
+
+
+def published_fab(problem, image, label, norm, n_iter, alpha_max, eta, beta):
+    """Algorithm 1 of Croce & Hein 2020, towards each class in turn; (nearest point, every α)."""
+    order = np.inf if norm == "linf" else 2
+    nearest, distance, alphas = image, np.inf, []
+    for target in np.delete(np.arange(4), label):
+        x = image
+        for _ in range(n_iter):
+            logits, slopes = problem.logits(x)
+            w, gap = slopes[:, target] - slopes[:, label], logits[target] - logits[label]
+            step = shortest_step(x, w, gap, norm)
+            of_image = shortest_step(image, w, gap + w @ (image - x), norm)
+            size, size_of_image = (np.linalg.norm(one, order) for one in (step, of_image))
+            alphas.append(min(size / (size + size_of_image), alpha_max))
+            mixed = (1 - alphas[-1]) * (x + eta * step) + alphas[-1] * (image + eta * of_image)
+            x = np.clip(mixed, 0, 1)
+            if problem.logits(x)[0].argmax() != label:
+                if np.linalg.norm(x - image, order) < distance:
+                    nearest, distance = x, np.linalg.norm(x - image, order)
+                x = (1 - beta) * image + beta * x
+    return nearest, alphas
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize(
+    ("options", "constants"),
+    [({}, (0.1, 1.05, 0.9)), ({"alpha_max": 0.3, "eta": 1.2, "beta": 0.7}, (0.3, 1.2, 0.7))],
+    ids=["published", "others"],
+)
+def test_fab_equals_the_published_algorithm(options, constants, norm):
+    problem, n_iter = Wavy(), 8
+    images = np.random.default_rng(0).uniform(0, 1, (24, 3))
+    labels = np.array([problem.logits(image)[0].argmax() for image in images])
+    attacker = FAB(0.0, n_iter=n_iter, norm=norm, **options)
+    found = attacker.closest(problem.keras_model(), images, labels)
+    alphas = []
+    for image, label, ours in zip(images, labels, found, strict=True):
+        nearest, used = published_fab(problem, image, label, norm, n_iter, *constants)
+        np.testing.assert_allclose(ours, nearest, atol=1e-6)
+        alphas += used
+    assert 0.1 < (np.array(alphas) < constants[0]).mean() < 0.9  # both halves of the minimum
 
 
 def test_saturation_changes_nothing():

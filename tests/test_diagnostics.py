@@ -8,7 +8,7 @@ from test_attacks_iterative import right
 from test_evaluation import counted, counting_model
 
 from hr_keras import HRLoss, diagnostics
-from hr_keras.attacks import PGD
+from hr_keras.attacks import PGD, Noise, Square, random_numbers
 from hr_keras.diagnostics import strength
 from hr_keras.diagnostics.finding import difference
 from hr_keras.diagnostics.model import collapsed
@@ -308,6 +308,21 @@ def test_examples_carried_over_are_stronger_than_a_masked_gradient(trained, test
     assert "transfer" in finding.meaning
 
 
+def test_examples_carried_over_count_by_themselves(trained, test, monkeypatch):
+    """Where noise and Square are too weak to see that the gradient is masked."""
+    for attack in (Noise, Square):
+        powerless = lambda _, attack=attack, **options: attack(0.0, **options)  # noqa: E731
+        monkeypatch.setattr(strength, attack.__name__, powerless)
+    model = perceptron(hidden=lambda x: ops.cast(x > 0.5, "float32"))
+    other = perceptron()
+    for each in (model, other):
+        each.set_weights(trained)
+    finding = check(model, test, others=[other])["gradient_free_stronger"]
+    assert finding.verdict == "fault"
+    assert finding.measured > 0.1
+    assert "fool noise another 0 %, Square another 0 %, transfer another " in finding.meaning
+
+
 class Downhill(PGD):
     """Right in its first step alone."""
 
@@ -320,6 +335,15 @@ class Hesitant(PGD):
 
     def __init__(self, *arguments, **options):
         super().__init__(*arguments, **{**options, "random_start": False, "step_size": 0.01})
+
+
+class Fickle(PGD):
+    """Its random numbers decide, once for all steps, whether it moves an example."""
+
+    def _direction(self, state, gradient):
+        direction, changes = super()._direction(state, gradient)
+        moves = random_numbers.uniform(state["keys"], 1, (1, 1, 1)) < 0.5
+        return ops.where(moves, direction, 0.0), changes
 
 
 class Forgetful(PGD):
@@ -350,6 +374,18 @@ def test_a_broken_attack_is_found_out(broken, expected, honest, trained, test, m
     monkeypatch.setattr(strength, "PGD", broken)
     honest.set_weights(trained)
     assert expected.items() <= wrong(check(honest, test)).items()
+
+
+def test_an_attack_that_hangs_on_luck_is_found_out_by_another_attempt(
+    honest, trained, test, monkeypatch
+):
+    """More steps of the same attempt do nothing for the half that has had no luck."""
+    monkeypatch.setattr(strength, "PGD", Fickle)
+    honest.set_weights(trained)
+    finding = check(honest, test)["not_converged"]
+    assert finding.verdict == "warning"
+    assert finding.measured > 0.1
+    assert "Twice the steps fool another 0 % of the examples" in finding.meaning
 
 
 def test_the_same_seed_gives_the_same_findings(honest, trained, test):
