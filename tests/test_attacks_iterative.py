@@ -208,7 +208,7 @@ def test_every_attack_stays_in_its_ball_and_the_bounds(name, norm, epsilon, seed
 
 
 @pytest.mark.parametrize("norm", NORMS)
-@pytest.mark.parametrize("name", ATTACKS)
+@pytest.mark.parametrize("name", ["pgd", "apgd", "square"])
 def test_no_attack_leaves_a_ball_of_float64(name, norm):
     """0.1 in float32 is 1.5e-9 more."""
     model = keras.Sequential(
@@ -229,7 +229,7 @@ def _in_float64(layer):
 
 
 @pytest.mark.parametrize("norm", NORMS)
-@pytest.mark.parametrize("name", ATTACKS)
+@pytest.mark.parametrize("name", ["pgd", "mifgsm", "apgd", "apgd_t", "fab"])
 def test_an_infinite_gradient_is_a_direction(name, norm):
     """√x at black pixels: nothing that is no number, nothing outside the ball, and a way out."""
     model = keras.Sequential(
@@ -245,7 +245,7 @@ def test_an_infinite_gradient_is_a_direction(name, norm):
         assert adversarial.min() >= 0
         size = perturbation.get(norm).norm(tf.constant(adversarial - images)).numpy()
         assert size.max() <= epsilon * (1 + 1e-6) + 1e-6
-    if name not in ("noise", "square") and norm == "linf":
+    if norm == "linf":
         assert fooled(model, adversarial, labels).mean() > 0.5
 
 
