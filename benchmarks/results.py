@@ -1,6 +1,6 @@
 """Turns the JSON files of the other scripts into the Markdown tables of RESULTS.md.
 
-python results.py attacks.json evaluation.json … --output RESULTS.md
+python results.py attacks.json evaluation.json … --earlier FOLDER --output RESULTS.md
 """
 
 import argparse
@@ -14,20 +14,33 @@ _TIMED = ("name", "median", "min", "max", "ratio (min–max)", "note")
 _LIMIT = ("limit", "measured", "min", "max", "wanted", "held")
 
 
-def markdown(path):
-    """A section for one JSON file: what it ran on, its limits, its tables."""
+def markdown(path, earlier=None):
+    """A section for one JSON file: what it ran on, its limits, its tables.
+
+    Beside each limit, what it was in an `earlier` run: a folder with a file of the same name.
+    """
     content = json.loads(pathlib.Path(path).read_text())
+    before = {}
+    if earlier and (old := pathlib.Path(earlier) / pathlib.Path(path).name).exists():
+        before = {_key(row): row for row in json.loads(old.read_text())["rows"] if "limit" in row}
     ran_on = ", ".join(f"{key} {value}" for key, value in content["machine"].items() if value)
     limits = [row for row in content["rows"] if "limit" in row]
     tables = [row for row in content["rows"] if "limit" not in row]
     parts = [f"## {pathlib.Path(path).stem}", ran_on]
     if limits:
         rows = [{"of": row["title"]} | {key: row[key] for key in _LIMIT} for row in limits]
+        for shown, row in zip(rows, limits, strict=True):
+            if before:
+                shown["in an earlier run"] = before.get(_key(row), {}).get("measured", "")
         parts += ["Limits (median, minimum and maximum of the repeats):", table(rows)]
     for title, rows in itertools.groupby(tables, key=lambda row: row.get("title", "")):
         parts += [f"### {title}"] if title else []
         parts.append(table([_shown(row) for row in rows]))
     return "\n\n".join(parts)
+
+
+def _key(row):
+    return row["title"], row["limit"]
 
 
 def _shown(row):
@@ -64,6 +77,7 @@ def _text(value):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("files", nargs="+", help="JSON files that the scripts wrote")
+    parser.add_argument("--earlier", help="folder with JSON files of an earlier run")
     parser.add_argument("--output", default="RESULTS.md")
     given = parser.parse_args()
     head = (
@@ -71,7 +85,7 @@ def main():
         "Times are seconds; a ratio is to the first row, pair by pair, so that a drifting machine "
         "slows both sides alike."
     )
-    sections = [head, *(markdown(path) for path in given.files)]
+    sections = [head, *(markdown(path, given.earlier) for path in given.files)]
     pathlib.Path(given.output).write_text("\n\n".join(sections) + "\n")
 
 

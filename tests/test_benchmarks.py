@@ -85,6 +85,12 @@ def test_tables_are_made_of_the_files(tmp_path):
     assert (machine["keras"], machine["threads"]) == (keras.__version__, 1)
     text = results.markdown(path)
     assert text.startswith("## race\n")
+    assert "earlier" not in text
+    (tmp_path / "earlier").mkdir()
+    interleaved.save([interleaved.limit("a race", "two / one", 1.25, at_most=2.0)],
+                     tmp_path / "earlier" / "race.json")  # fmt: skip
+    again = results.markdown(path, tmp_path / "earlier")
+    assert "| a race | two / one | 2.5 | 2 | 3 | ≤ 2 | **no** | 1.25 |" in again
     assert "| a race | two / one | 2.5 | 2 | 3 | ≤ 2 | **no** |" in text
     assert "| two\\|2 | 5.5 | 2 | 9 | 2.500 (2.000–3.000) |  |" in text
     assert "### did not run" in text

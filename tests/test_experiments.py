@@ -13,9 +13,21 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from test_evaluation import counted, counting_model
+from test_evaluation import data as counted_data
 
 from hr_keras import datasets, distribution, evaluation, plots, report, versions
-from hr_keras.experiments import checkpoint, feed, fitting, jobs, realization, table, training
+from hr_keras.attacks import FGSM
+from hr_keras.experiments import (
+    checkpoint,
+    feed,
+    fitting,
+    jobs,
+    measurements,
+    realization,
+    table,
+    training,
+)  # fmt: skip
 from hr_keras.experiments.protocol import PRESETS, Protocol, from_preset
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -160,6 +172,21 @@ def test_an_epoch_in_one_loop_is_that_of_keras_bit_for_bit(tiny, small_npz, mirr
         np.testing.assert_array_equal(a, b)
     again = ours.fit(*data.validation, verbose=0).history  # an own `fit` afterwards is Keras' own
     assert list(again) == list(plain.fit(*data.validation, verbose=0).history)
+
+
+def test_confusion_matrices_cost_one_gradient_a_route(tiny):
+    """And are those of each attack by itself."""
+    model, split = counting_model(), datasets.Split(*counted_data())
+    plan = dataclasses.replace(tiny, epsilons=(0.0, 0.1, 0.25))
+    rows, cost = counted(lambda: measurements.confusion(plan, model, split))
+    assert (cost["forward"], cost["backward"]) == (1 + 2 * (1 + 2), 2)
+    assert [(row["through"], row["epsilon"]) for row in rows] == [
+        (route, epsilon) for route in ("logits", "probabilities") for epsilon in plan.epsilons
+    ]
+    for row in rows:
+        adversarial = FGSM(row["epsilon"], "ce", row["through"])(model, *split)
+        expected = evaluation.confusion_matrix(model, adversarial, split.labels)
+        np.testing.assert_allclose(row["matrix"], expected, atol=1e-9)
 
 
 @pytest.mark.slow
