@@ -179,6 +179,7 @@ def main():
     parser.add_argument("--epsilon", type=float, default=0.05, help="for `standard`")
     given = parser.parse_args()
     data = datasets.load("mnist10k")
+    keras.utils.set_random_seed(0)  # the order of the training
     model = mnist_cnn(classifier_activation=None, seed=0)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.SGD(0.05), loss=loss)
