@@ -174,12 +174,11 @@ def test_an_epoch_in_one_loop_is_that_of_keras_bit_for_bit(tiny, small_npz, mirr
     assert list(again) == list(plain.fit(*data.validation, verbose=0).history)
 
 
-def test_confusion_matrices_cost_one_gradient_a_route(tiny):
-    """And are those of each attack by itself."""
+def test_confusion_matrices_cost_their_attacks_and_one_clean_pass(tiny):
     model, split = counting_model(), datasets.Split(*counted_data())
     plan = dataclasses.replace(tiny, epsilons=(0.0, 0.1, 0.25))
     rows, cost = counted(lambda: measurements.confusion(plan, model, split))
-    assert (cost["forward"], cost["backward"]) == (1 + 2 * (1 + 2), 2)
+    assert (cost["forward"], cost["backward"]) == (1 + 4 * 2, 4)
     assert [(row["through"], row["epsilon"]) for row in rows] == [
         (route, epsilon) for route in ("logits", "probabilities") for epsilon in plan.epsilons
     ]
