@@ -96,9 +96,10 @@ def main():
             one["the command, as users run it"] = command(package, PLAIN)
             for stage, value in one.items():
                 seconds.setdefault(stage, {}).setdefault(name, []).append(value)
-    rows = []
+    rows, title = [], f"seconds of each stage, medians of {given.repeats}"
+    if given.about_before:
+        title += f"; before: {given.about_before}"
     for stage, by_package in seconds.items():
-        title = f"seconds of each stage, medians of {given.repeats}{given.about_before}"
         row = {"title": title, "stage": stage}
         row |= {name: statistics.median(values) for name, values in by_package.items()}
         if len(by_package) == 2:

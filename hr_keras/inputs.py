@@ -9,6 +9,7 @@ import numpy as np
 from keras import ops
 from keras.src.backend import get_keras_mask
 
+# The module, not a name of it: where it is imported before Keras, its names are not there yet.
 from hr_keras import information, logits
 
 

@@ -297,13 +297,17 @@ def test_a_wrinkled_loss_leads_pgd_astray(trained, test):
     assert found["gradient_free_stronger"] == "fault"
 
 
-def test_examples_carried_over_are_stronger_than_a_masked_gradient(trained, test):
-    """Those of the same network with a gradient."""
-    model = perceptron(hidden=lambda x: ops.cast(x > 0.5, "float32"))
-    other = perceptron()
+def carried_over(trained, test):
+    """The finding on a network of steps, which has no gradient, attacked from one that has."""
+    model, other = perceptron(hidden=lambda x: ops.cast(x > 0.5, "float32")), perceptron()
     for each in (model, other):
         each.set_weights(trained)
-    finding = check(model, test, others=[other])["gradient_free_stronger"]
+    return check(model, test, others=[other])["gradient_free_stronger"]
+
+
+def test_examples_carried_over_are_stronger_than_a_masked_gradient(trained, test):
+    """Those of the same network with a gradient."""
+    finding = carried_over(trained, test)
     assert finding.verdict == "fault"
     assert "transfer" in finding.meaning
 
@@ -313,11 +317,7 @@ def test_examples_carried_over_count_by_themselves(trained, test, monkeypatch):
     for attack in (Noise, Square):
         powerless = lambda _, attack=attack, **options: attack(0.0, **options)  # noqa: E731
         monkeypatch.setattr(strength, attack.__name__, powerless)
-    model = perceptron(hidden=lambda x: ops.cast(x > 0.5, "float32"))
-    other = perceptron()
-    for each in (model, other):
-        each.set_weights(trained)
-    finding = check(model, test, others=[other])["gradient_free_stronger"]
+    finding = carried_over(trained, test)
     assert finding.verdict == "fault"
     assert finding.measured > 0.1
     assert "fool noise another 0 %, Square another 0 %, transfer another " in finding.meaning

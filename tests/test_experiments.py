@@ -27,7 +27,7 @@ from hr_keras.experiments import (
     realization,
     table,
     training,
-)  # fmt: skip
+)
 from hr_keras.experiments.protocol import PRESETS, Protocol, from_preset
 
 ROOT = pathlib.Path(__file__).parent.parent

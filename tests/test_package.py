@@ -41,6 +41,15 @@ def test_keras_knows_our_classes_whichever_is_imported_first(imports):
     assert "hr_keras.losses.HRLoss" in python(code)
 
 
+@pytest.mark.slow
+def test_every_module_may_be_imported_first():
+    """Before Keras: our classes are registered in the middle of that import."""
+    names = [path.stem for path in (ROOT / "hr_keras").glob("*.py") if path.stem != "__init__"]
+    assert len(names) > 20
+    for name in names:
+        python(f"import hr_keras.{name}")
+
+
 def test_the_public_names_of_the_readme():
     code = (
         "from hr_keras import HRLoss\n"

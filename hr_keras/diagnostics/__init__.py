@@ -28,7 +28,7 @@ def check(
     |---|---|
     | `probabilities_output` | the model returns probabilities without known logits, or in 16 bits |
     | `collapsed` | it does no better than chance, or says one class |
-    | `randomized_forward` | 5 passes over the same images differ |
+    | `randomized_forward` | passes over the same images differ: 5 compiled, or 2 from Python |
     | `no_gradient` | no image has a gradient at all |
     | `zero_gradients` | gradients are exactly zero, through probabilities or logits |
     | `nonfinite_gradients` | gradients are infinite or no number |
