@@ -110,6 +110,7 @@ def test_a_search_grows_from_its_folder(tmp_path):
     assert len(alpha.plan(None).runs) == len(alpha.GRID)
 
 
+@pytest.mark.slow
 def test_a_poisoned_test_split_changes_nothing(tmp_path, monkeypatch):
     """The same search with noise and wrong labels to test on, out of reach besides."""
     data = datasets.load("mnist10k", validation=0)

@@ -131,6 +131,7 @@ def test_nothing_fooled_leaves_no_picture(tmp_path):
     assert not (tmp_path / "pictures.png").exists()
 
 
+@pytest.mark.slow
 def test_a_file_of_other_content_is_another_audit(tmp_path):
     linear_model(1.0).save(tmp_path / "model.keras")
     for seed in (0, 1):
@@ -157,6 +158,7 @@ def test_a_file_of_other_content_is_another_audit(tmp_path):
         audit.saved(*arguments, attacks="fgsm", examples=20)
 
 
+@pytest.mark.slow
 def test_an_audit_in_l2_and_its_other_models():
     other = linear_model(1.0)
     result = audit.audit(

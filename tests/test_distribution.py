@@ -103,6 +103,7 @@ def test_a_step_has_one_collective_of_a_few_floats_for_the_loss():
     assert sizes == [{(5,)}, {(5,)}]
 
 
+@pytest.mark.slow
 def test_resnet_in_scope_keeps_one_set_of_statistics_and_others_are_warned_of():
     images = np.random.default_rng(0).random((16, 8, 8, 1)).astype("float32")
     labels = np.arange(16) % 3
