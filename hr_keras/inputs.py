@@ -16,21 +16,6 @@ from hr_keras import information, logits
 def prepare(y_true, y_pred, sample_weight=None, from_logits=False, dtype=None):
     """Labels, log-probabilities and expectation weights, one row an example.
 
-    Args and errors as those of `prepare_outputs`.
-
-    Returns:
-        Labels, int32 `(n,)` or floating point `(n, classes)`; log-probabilities
-        `(n, classes)`; weights `(n,)`.
-    """
-    labels, outputs, weights, are_logits = prepare_outputs(
-        y_true, y_pred, sample_weight, from_logits, dtype
-    )
-    return labels, information.log_probabilities(outputs, are_logits), weights
-
-
-def prepare_outputs(y_true, y_pred, sample_weight=None, from_logits=False, dtype=None):
-    """`prepare` without its last step: what `information.log_probabilities` is to be taken of.
-
     Args:
         y_true: class numbers `(n,)` or `(n, 1)`, of any dtype, or distributions `(n, classes)`.
         y_pred: `(n, classes)`, classes ≥ 2; further leading axes are flattened. A Keras
@@ -42,8 +27,8 @@ def prepare_outputs(y_true, y_pred, sample_weight=None, from_logits=False, dtype
             float32. `None` follows `y_pred`, never below float32.
 
     Returns:
-        Labels, int32 `(n,)` or floating point `(n, classes)`; logits or probabilities
-        `(n, classes)`; weights `(n,)`; whether those are logits.
+        Labels, int32 `(n,)` or floating point `(n, classes)`; log-probabilities
+        `(n, classes)`; weights `(n,)`.
 
     Raises:
         ValueError: if the shapes do not fit; outside compiled code, and not on torch, also
@@ -54,7 +39,7 @@ def prepare_outputs(y_true, y_pred, sample_weight=None, from_logits=False, dtype
         warnings.warn(
             "from_logits=True was given the output of a softmax. Its logits are known and "
             "used; pass from_logits=False for a model that ends in a softmax.",
-            stacklevel=4,
+            stacklevel=3,
         )
     outputs = ops.convert_to_tensor(y_pred if known is None else known)
     labels = ops.convert_to_tensor(y_true)
@@ -70,7 +55,8 @@ def prepare_outputs(y_true, y_pred, sample_weight=None, from_logits=False, dtype
     else:
         labels = ops.reshape(_class_numbers(labels), (-1,))
     # Not an attribute everywhere: a JAX tracer takes none, Keras keeps its mask elsewhere.
-    return labels, rows, _weights(sample_weight, get_keras_mask(y_pred), rows), are_logits
+    weights = _weights(sample_weight, get_keras_mask(y_pred), rows)
+    return labels, information.log_probabilities(rows, are_logits), weights
 
 
 def check_alpha(alpha):

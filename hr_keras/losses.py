@@ -1,12 +1,8 @@
 """`HRLoss`: conditional entropy + Rényi divergence as a Keras loss."""
 
-import math
-import numbers
-
 import keras
-from keras import ops
 
-from hr_keras import distribution, fused, information, inputs
+from hr_keras import distribution, information, inputs
 
 _REDUCTIONS = ("sum_over_batch_size", "mean", "mean_with_sample_weight")
 
@@ -41,15 +37,6 @@ class HRLoss(keras.losses.Loss):
         dtype: `"float64"` computes in float64; anything else in float32, whatever the
             model's precision. `None` follows `y_pred`, never below float32. JAX has
             float64 only with `jax_enable_x64`.
-        normalizer: what the tilted weights w_i exp(r_i) of the gradient are divided by.
-            `"batch"`: their sum over the batch, which makes the gradient that of the value.
-            `"running"`: an exponential moving average of it over the batches trained on, so
-            that the weights refer to the data set and not to the batch an example happens to
-            be in (the stochastic solver of TERM); the value stays that of the batch. The
-            average moves when a gradient is taken, not in `evaluate`; it is not saved with
-            the model. TensorFlow only.
-        momentum: of the running average, 0 ≤ momentum < 1; its bias towards the first
-            batches is corrected.
 
     Call args:
         y_true: class numbers `(n,)` or `(n, 1)`, of any dtype, or distributions `(n, classes)`.
@@ -66,8 +53,7 @@ class HRLoss(keras.losses.Loss):
         ValueError: for arguments that are not as described; in a call, where the replicas of
             a strategy do not share a global batch: see `distribution.refuse_unsupported`.
 
-    Source: "A novel loss to train DNNs", eq. (3); the running normaliser: Li et al. 2021,
-        "Tilted Empirical Risk Minimization", algorithm 2.
+    Source: "A novel loss to train DNNs", eq. (3).
 
     Example:
         >>> model.compile("sgd", loss=HRLoss(alpha=1.6), metrics=["accuracy"])
@@ -80,8 +66,6 @@ class HRLoss(keras.losses.Loss):
         reduction="sum_over_batch_size",
         name="hr_loss",
         dtype=None,
-        normalizer="batch",
-        momentum=0.99,
     ):
         if reduction not in _REDUCTIONS:
             raise ValueError(
@@ -90,30 +74,21 @@ class HRLoss(keras.losses.Loss):
             )
         super().__init__(name=name, reduction=reduction, dtype=dtype)
         self.alpha = inputs.check_alpha(alpha)
-        self.normalizer, self.momentum = normalizer, momentum
-        self._running = _running_normalizer(normalizer, momentum)
         self.from_logits = from_logits
         self._given_dtype = None if dtype is None else self.dtype
 
     def __call__(self, y_true, y_pred, sample_weight=None):
         distribution.refuse_unsupported()
         with keras.name_scope(self.name):
-            labels, outputs, weights, are_logits = inputs.prepare_outputs(
+            labels, log_q, weights = inputs.prepare(
                 y_true, y_pred, sample_weight, self.from_logits, self._given_dtype
             )
-            if self._running is None and fused.is_possible(labels, are_logits):
-                return fused.hr_risk(labels, outputs, self.alpha, weights)
-            log_q = information.log_probabilities(outputs, are_logits)
             # One row a replica: the expectation runs over the global batch.
             rows = distribution.gather_rows(
                 information.hr_statistics(labels, log_q, self.alpha, weights)
             )
-            statistics = information.combined(rows)
-            entropy, divergence = information.entropy_and_divergence(statistics, self.alpha)
-            if self._running is not None:
-                divergence = self._running.rescale(divergence, self.alpha - 1.0, statistics[3])
             # Keras adds up the replicas' gradients, so each takes its share of the one value.
-            return (entropy + divergence) / distribution.replica_count()
+            return information.hr_risk_from(rows, self.alpha) / distribution.replica_count()
 
     def call(self, y_true, y_pred):
         """The loss of each example as a batch of its own, H + r/(α−1): `(n,)`, not reduced."""
@@ -128,64 +103,4 @@ class HRLoss(keras.losses.Loss):
             "alpha": self.alpha,
             "from_logits": self.from_logits,
             "dtype": self._given_dtype,
-            "normalizer": self.normalizer,
-            "momentum": self.momentum,
         }
-
-
-def _running_normalizer(normalizer, momentum):
-    if normalizer not in ("batch", "running"):
-        raise ValueError(f'`normalizer` must be "batch" or "running". Received: {normalizer!r}')
-    if not (isinstance(momentum, numbers.Real) and 0 <= momentum < 1):
-        raise ValueError(f"`momentum` must be at least 0 and below 1. Received: {momentum!r}")
-    if normalizer == "batch":
-        return None
-    if keras.backend.backend() != "tensorflow":
-        raise ValueError(
-            '`normalizer="running"` needs the TensorFlow backend: it keeps a state between '
-            f"batches. Received: keras.backend.backend()={keras.backend.backend()!r}"
-        )
-    return _RunningNormalizer(float(momentum))
-
-
-class _RunningNormalizer:
-    """Moving average of the mean of exp(r), kept as a logarithm."""
-
-    def __init__(self, momentum):
-        self.momentum = momentum
-        # Alike in all replicas, as what goes into them is.
-        self._state = keras.Variable(
-            [-math.inf, 0.0], trainable=False, aggregation="only_first_replica"
-        )
-
-    def rescale(self, divergence, tilt, weight):
-        """The same value, with a gradient divided by the running mean instead of the batch's.
-
-        Args:
-            divergence: R, the batch's log-mean-exp over `tilt`: a scalar.
-            tilt: α − 1.
-            weight: sum of the weights; a batch without any moves nothing.
-        """
-
-        @ops.custom_gradient
-        def identity(divergence):
-            def gradient(upstream):
-                log_mean = ops.stop_gradient(divergence) * tilt
-                running = self._moved_towards(ops.cast(log_mean, "float32"), weight > 0)
-                return upstream * ops.exp(log_mean - ops.cast(running, log_mean.dtype))
-
-            return divergence, gradient
-
-        return identity(divergence)
-
-    def _moved_towards(self, log_mean, some):
-        """Take in a batch; returns the logarithm of the average, its bias corrected."""
-        log_sum, total = self._state[0], self._state[1]
-        new_sum = ops.logaddexp(
-            log_sum + math.log(max(self.momentum, 1e-38)),
-            log_mean + math.log1p(-self.momentum),
-        )
-        new_total = self.momentum * total + (1.0 - self.momentum)
-        log_sum, total = ops.where(some, new_sum, log_sum), ops.where(some, new_total, total)
-        self._state.assign(ops.stack([log_sum, total]))
-        return ops.where(some, log_sum - ops.log(ops.maximum(total, 1e-38)), log_mean)

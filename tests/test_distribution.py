@@ -59,7 +59,6 @@ SETTINGS = {
     "class weights": {"fit": {"class_weight": {0: 1.0, 1: 0.0, 2: 5.0, 3: 0.5}}},
     "L2": {"regularizer": keras.regularizers.L2(0.05)},
     "eager": {"run_eagerly": True},
-    "running normaliser": {"loss": {"normalizer": "running", "momentum": 0.5}},
     "several steps an execution": {"steps_per_execution": 2},
 }
 

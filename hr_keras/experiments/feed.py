@@ -16,37 +16,15 @@ def batches(split, batch_size, seed, first_epoch, epochs):
     """
     import tensorflow as tf
 
-    return untuned(
-        orders(len(split.images), seed, first_epoch, epochs)
-        .flat_map(lambda order: tf.data.Dataset.from_tensor_slices(order).batch(batch_size))
-        .map(batch_of(split))
-        .prefetch(2)
-    )
-
-
-def orders(n, seed, first_epoch, epochs):
-    """The order of `n` examples in each epoch `first_epoch` … `epochs` − 1, as `batches` has it.
-
-    Returns:
-        A `tf.data.Dataset` of int32 `(n,)`.
-    """
-    import tensorflow as tf
-
-    def order(epoch):
-        key = tf.stack([tf.constant(seed, tf.int64), epoch])
-        return tf.random.experimental.stateless_shuffle(tf.range(n), seed=key)
-
-    return untuned(tf.data.Dataset.range(first_epoch, epochs).map(order))
-
-
-def batch_of(split):
-    """A function in a graph: int32 `(k,)`, which examples → their images in [0, 1], and labels."""
-    import tensorflow as tf
-
     images, labels = map(tf.constant, split)
     # Captured, not a constant of the graph: TensorFlow would make of the division a product
     # with 1/255, whose last bits are others.
     highest_pixel = tf.constant(255.0)
+
+    def order(epoch):
+        key = tf.stack([tf.constant(seed, tf.int64), epoch])
+        shuffled = tf.random.experimental.stateless_shuffle(tf.range(len(images)), seed=key)
+        return tf.data.Dataset.from_tensor_slices(shuffled).batch(batch_size)
 
     def batch(chosen):
         pixels = tf.gather(images, chosen)
@@ -54,7 +32,8 @@ def batch_of(split):
             pixels = tf.cast(pixels, "float32") / highest_pixel
         return pixels, tf.gather(labels, chosen)
 
-    return batch
+    epochs = tf.data.Dataset.range(first_epoch, epochs)
+    return untuned(epochs.flat_map(order).map(batch).prefetch(2))
 
 
 def in_order(split):

@@ -144,15 +144,14 @@ def build(protocol, loss, seed, data):
             mean_image=_mean_image(data.train.images) if protocol.mean_image else None,
             seed=seed,
         )
-        optimizer = _optimizer(protocol, fitting.steps(data.train, protocol.batch_size))
+        steps = fitting.steps(data.train, protocol.batch_size)
+        optimizer = _optimizer(protocol, steps)
         optimizer.build(model.trainable_variables)
         model.compile(
             optimizer,
             loss=HRLoss(protocol.alpha) if loss == "hr" else "sparse_categorical_crossentropy",
             metrics=["accuracy", metrics.ErrorBound(protocol.alpha)],
-            steps_per_execution=fitting.steps_per_execution(
-                data.train, protocol.batch_size, strategy
-            ),
+            steps_per_execution=steps,
         )
     return model
 
