@@ -18,7 +18,7 @@ from interleaved import arguments, compare, limit, ratios, report, save
 
 from hr_keras import datasets
 from hr_keras.attacks import PGD, objectives, standard
-from hr_keras.attacks.attack import Task
+from hr_keras.attacks._attack import Task
 from hr_keras.attacks.fgsm import gradients
 from hr_keras.models import mnist_cnn
 

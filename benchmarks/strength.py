@@ -15,7 +15,7 @@ from interleaved import arguments, limit, save
 from subjects import CLASSIFIERS, classifier
 
 from hr_keras import evaluation
-from hr_keras.attacks import FAB, perturbation, standard
+from hr_keras.attacks import FAB, _perturbation, standard
 
 try:
     import torch
@@ -31,7 +31,7 @@ def median_distance(model, images, labels, norm):
     """Of 40 images to the decision boundary, as FAB finds it; two digits."""
     images, labels = images[:40], labels[:40]
     nearest = FAB(0.0, n_iter=20, n_targets=3, norm=norm).closest(model, images, labels)
-    return float(f"{np.median(perturbation.get(norm).norm(nearest - images)):.2g}")
+    return float(f"{np.median(_perturbation.get(norm).norm(nearest - images)):.2g}")
 
 
 def published(net, norm, epsilon, seed):

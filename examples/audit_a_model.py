@@ -3,7 +3,7 @@
 import keras
 
 from hr_keras import datasets, outputs
-from hr_keras.audit import audit
+from hr_keras.audit.run import audit
 
 (x_train, y_train), _, (x_test, y_test) = datasets.load("mnist10k")
 

@@ -10,7 +10,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from hr_keras import progress, startup
+from hr_keras._core import progress, startup
 from hr_keras.experiments import jobs as processes
 
 app = typer.Typer(
@@ -130,10 +130,10 @@ def table(
 ):
     """Table 1: train on CE and on HR, attack both with FGSM, as published and exactly."""
     from hr_keras import outputs
-    from hr_keras.attacks import named
-    from hr_keras.attacks.checks import check_count
+    from hr_keras.attacks import presets
+    from hr_keras.attacks._checks import check_count
 
-    attacks = tuple(named.check(name) for name in attack or ())
+    attacks = tuple(presets.check(name) for name in attack or ())
     if examples is not None:
         check_count("examples", examples)
         if not attacks:
@@ -258,8 +258,8 @@ def audit(
     from rich.console import Console
     from rich.markdown import Markdown
 
-    from hr_keras import audit as audits
     from hr_keras import outputs
+    from hr_keras.audit import run as audits
 
     arguments = {} if attack is None else {"attacks": tuple(attack)}
     folder, result = audits.saved(
@@ -287,30 +287,30 @@ def _make(options, plan, write, losses):
     from rich.console import Console
     from rich.markdown import Markdown
 
-    from hr_keras import distribution
-    from hr_keras.experiments import training
-    from hr_keras.logits import check_backend
+    from hr_keras import training
+    from hr_keras._core.logits import check_backend
+    from hr_keras.experiments import train_all
 
     check_backend()
-    workers = distribution.get_strategy(plan.runs[0].protocol.strategy)
-    chief = distribution.is_chief(workers)
+    workers = training.get_strategy(plan.runs[0].protocol.strategy)
+    chief = training.is_chief(workers)
     console = Console(quiet=not chief)
     jobs = options.jobs
     if jobs is None:
-        jobs = training.default_jobs(plan.runs[0].protocol)
+        jobs = train_all.default_jobs(plan.runs[0].protocol)
     processes.check(jobs)
     # The chief alone writes. What is wrong is said before the progress bar.
-    with _stoppable(), training.opened(plan) if chief else contextlib.nullcontext():
+    with _stoppable(), train_all.opened(plan) if chief else contextlib.nullcontext():
         with progress.bar(console, plan, losses) as on_epoch:
             results = [
-                training.run(*run, options.data_dir, functools.partial(on_epoch, k), losses, jobs)
+                train_all.run(*run, options.data_dir, functools.partial(on_epoch, k), losses, jobs)
                 for k, run in enumerate(plan.runs)
             ]
         text = write(plan, results) if chief else None
     if chief:
         console.print(Markdown(text))
         console.print(f"\nTables, pictures, models and results: {plan.folder}", markup=False)
-    distribution.from_chief(0, workers)  # a worker that left earlier would take the chief along
+    training.from_chief(0, workers)  # a worker that left earlier would take the chief along
 
 
 @contextlib.contextmanager

@@ -4,10 +4,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hr_keras._core.logits import check_backend, classifier_output, logits_of
 from hr_keras.attacks import objectives as objectives_module
-from hr_keras.attacks.attack import Task, is_correct
-from hr_keras.attacks.batches import compiled, in_batches
-from hr_keras.attacks.checks import (
+from hr_keras.attacks._attack import Task, is_correct
+from hr_keras.attacks._batches import compiled, in_batches
+from hr_keras.attacks._checks import (
     check_batch_size,
     check_bounds,
     check_epsilons,
@@ -15,10 +16,9 @@ from hr_keras.attacks.checks import (
     check_route,
     prepare,
 )
-from hr_keras.attacks.ensemble import check_attacks
+from hr_keras.attacks._perturbation import linf_direction, perturb
 from hr_keras.attacks.fgsm import gradients
-from hr_keras.attacks.perturbation import linf_direction, perturb
-from hr_keras.logits import check_backend, classifier_output, logits_of
+from hr_keras.attacks.worst_case import check_attacks
 
 
 @dataclass(frozen=True)

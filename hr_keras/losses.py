@@ -2,7 +2,7 @@
 
 import keras
 
-from hr_keras import distribution, information, inputs
+from hr_keras._core import information, loss_inputs, replicas
 
 _REDUCTIONS = ("sum_over_batch_size", "mean", "mean_with_sample_weight")
 
@@ -51,7 +51,7 @@ class HRLoss(keras.losses.Loss):
 
     Raises:
         ValueError: for arguments that are not as described; in a call, where the replicas of
-            a strategy do not share a global batch: see `distribution.refuse_unsupported`.
+            a strategy do not share a global batch: see `replicas.refuse_unsupported`.
 
     Source: "A novel loss to train DNNs", eq. (3).
 
@@ -73,26 +73,26 @@ class HRLoss(keras.losses.Loss):
                 f"the whole batch. Received: reduction={reduction!r}"
             )
         super().__init__(name=name, reduction=reduction, dtype=dtype)
-        self.alpha = inputs.check_alpha(alpha)
+        self.alpha = loss_inputs.check_alpha(alpha)
         self.from_logits = from_logits
         self._given_dtype = None if dtype is None else self.dtype
 
     def __call__(self, y_true, y_pred, sample_weight=None):
-        distribution.refuse_unsupported()
+        replicas.refuse_unsupported()
         with keras.name_scope(self.name):
-            labels, log_q, weights = inputs.prepare(
+            labels, log_q, weights = loss_inputs.prepare(
                 y_true, y_pred, sample_weight, self.from_logits, self._given_dtype
             )
             # One row a replica: the expectation runs over the global batch.
-            rows = distribution.gather_rows(
+            rows = replicas.gather_rows(
                 information.hr_statistics(labels, log_q, self.alpha, weights)
             )
             # Keras adds up the replicas' gradients, so each takes its share of the one value.
-            return information.hr_risk_from(rows, self.alpha) / distribution.replica_count()
+            return information.hr_risk_from(rows, self.alpha) / replicas.replica_count()
 
     def call(self, y_true, y_pred):
         """The loss of each example as a batch of its own, H + r/(α−1): `(n,)`, not reduced."""
-        labels, log_q, _ = inputs.prepare(
+        labels, log_q, _ = loss_inputs.prepare(
             y_true, y_pred, from_logits=self.from_logits, dtype=self._given_dtype
         )
         return information.hr_per_example(labels, log_q, self.alpha)

@@ -7,7 +7,8 @@ the expectation stands inside a logarithm. These metrics keep running sums inste
 import keras
 from keras import ops
 
-from hr_keras import bounds, distribution, information, inputs
+from hr_keras import error_bounds
+from hr_keras._core import information, loss_inputs, replicas
 
 
 class _Expectation(keras.metrics.Metric):
@@ -15,7 +16,7 @@ class _Expectation(keras.metrics.Metric):
 
     def __init__(self, alpha, from_logits, name, dtype):
         super().__init__(name=name, dtype=dtype)
-        self.alpha = inputs.check_alpha(alpha)
+        self.alpha = loss_inputs.check_alpha(alpha)
         self.from_logits = from_logits
         # Every replica holds the statistics of all, because a maximum can't be summed up.
         self.statistics = self.add_variable(
@@ -24,9 +25,11 @@ class _Expectation(keras.metrics.Metric):
 
     def update_state(self, y_true, y_pred, sample_weight=None):
         """Take in a batch; arguments as those of `HRLoss`."""
-        labels, log_q, weights = inputs.prepare(y_true, y_pred, sample_weight, self.from_logits)
+        labels, log_q, weights = loss_inputs.prepare(
+            y_true, y_pred, sample_weight, self.from_logits
+        )
         batch = information.hr_statistics(labels, log_q, self.alpha, weights)
-        rows = distribution.gather_rows(ops.cast(batch, self.statistics.dtype))
+        rows = replicas.gather_rows(ops.cast(batch, self.statistics.dtype))
         everything = ops.concatenate([ops.convert_to_tensor(self.statistics)[None], rows])
         self.statistics.assign(information.combined(everything))
 
@@ -121,7 +124,7 @@ class HRRisk(_WithAlpha):
 class ErrorBound(_WithAlpha):
     """Upper bound on the error rate over the data seen (Proposition 1), at most 1.
 
-    P_e ≤ [(1 − e^(−H)) · e^R]^((α−1)/α); see `bounds.upper_bound`.
+    P_e ≤ [(1 − e^(−H)) · e^R]^((α−1)/α); see `error_bounds.upper_bound`.
 
     Args:
         alpha: order of the divergence, greater than 1.
@@ -138,4 +141,4 @@ class ErrorBound(_WithAlpha):
 
     def result(self):
         """The bound, a scalar between 0 and 1."""
-        return bounds.upper_bound(*self._terms(), self.alpha)
+        return error_bounds.upper_bound(*self._terms(), self.alpha)

@@ -6,8 +6,8 @@ import keras
 import numpy as np
 from keras import layers
 
-from hr_keras import distribution
-from hr_keras.logits import logits_model
+from hr_keras._core import replicas
+from hr_keras._core.logits import logits_model
 
 __all__ = ["logits_model", "mnist_cnn", "resnet", "resnet8"]
 
@@ -109,7 +109,7 @@ def resnet(
         raise ValueError(f"`n` must be a positive integer (blocks a stage). Received: n={n!r}")
     _check_num_classes(num_classes)
     if synchronized is None:
-        synchronized = distribution.replicas_in_scope() > 1
+        synchronized = replicas.replicas_in_scope() > 1
     seeds = _seeds(seed)
     convolution = functools.partial(_convolution, seeds=seeds, synchronized=synchronized)
     inputs = keras.Input(input_shape, name="images")

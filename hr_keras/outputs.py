@@ -4,12 +4,12 @@ import dataclasses
 import pathlib
 
 from hr_keras import plots, report
+from hr_keras._core.files import write_atomically
 from hr_keras.experiments import alpha as alpha_experiment
 from hr_keras.experiments import bounds as bounds_experiment
 from hr_keras.experiments import confusion as confusion_experiment
 from hr_keras.experiments import convergence, strong
 from hr_keras.experiments import table as table_experiment
-from hr_keras.files import write_atomically
 
 
 def table(plan, results, attacks=(), examples=None, data_dir=None):
@@ -17,7 +17,7 @@ def table(plan, results, attacks=(), examples=None, data_dir=None):
 
     Args:
         plan: a `runs.Plan`.
-        results: of `experiments.training.run`, a list for each run.
+        results: of `experiments.train_all.run`, a list for each run.
         attacks: names of stronger attacks, see `experiments.strong`; the models of results
             that lack one are put under it.
         examples: how many test images these attack; `None`: all.
@@ -141,7 +141,7 @@ def alpha(plan, results, epsilon=0.1):
 
     Args:
         plan: from `experiments.alpha.plan`.
-        results: of `experiments.training.run`, a list for each run.
+        results: of `experiments.train_all.run`, a list for each run.
         epsilon: size of the CE attack.
 
     Returns:

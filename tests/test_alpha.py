@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from hr_keras import datasets, outputs, plots, report
-from hr_keras.experiments import alpha, runs, training
+from hr_keras.experiments import alpha, runs, train_all
 from hr_keras.experiments.protocol import from_preset
 
 
@@ -83,13 +83,13 @@ def test_searches_that_make_no_sense_are_refused(tmp_path):
 
 
 def test_searches_and_tables_do_not_mix(tmp_path):
-    training.open_folder(tmp_path / "table", from_preset("quick"))
+    train_all.open_folder(tmp_path / "table", from_preset("quick"))
     with pytest.raises(ValueError, match="evaluated on the test split"):
         alpha.plan(tmp_path / "table")
     with pytest.raises(ValueError, match="evaluated on the test split"):
         alpha.plan(tmp_path)
     for run in alpha.plan(tmp_path / "search", alphas=(1.2, 1.6)).runs:
-        training.open_folder(run.folder, run.protocol)
+        train_all.open_folder(run.folder, run.protocol)
     with pytest.raises(ValueError, match="see `hr-keras alpha`"):
         runs.plan(tmp_path / "search")
     (tmp_path / "other").mkdir()
@@ -102,7 +102,7 @@ def test_a_search_grows_from_its_folder(tmp_path):
     first = alpha.plan(tmp_path, "quick", alphas=(1.6, 1.2), epochs=4, seed=3)
     assert [run.folder.name for run in first.runs] == ["alpha-1.2", "alpha-1.6"]
     for run in first.runs:
-        training.open_folder(run.folder, run.protocol)
+        train_all.open_folder(run.folder, run.protocol)
     assert alpha.plan(tmp_path) == first
     *same, more = alpha.plan(tmp_path, alphas=(1.6, 3.0)).runs
     assert same == first.runs
@@ -138,7 +138,7 @@ def test_a_poisoned_test_split_changes_nothing(tmp_path, monkeypatch):
 def run_search(folder, path):
     plan = alpha.plan(folder, "quick", (path,), (1.2, 3.0), epochs=2, realizations=1)
     for run in plan.runs:
-        training.open_folder(run.folder, run.protocol)
-    results = [training.run(*run, losses=alpha.LOSSES) for run in plan.runs]
+        train_all.open_folder(run.folder, run.protocol)
+    results = [train_all.run(*run, losses=alpha.LOSSES) for run in plan.runs]
     assert all("test" not in saved for of_run in results for saved in of_run)
     return outputs.alpha(plan, results)

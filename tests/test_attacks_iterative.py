@@ -21,17 +21,17 @@ from hr_keras.attacks import (
     Square,
     Transfer,
     WorstCase,
-    attack,
-    auto_pgd,
+    _attack,
+    _perturbation,
+    _random_numbers,
+    apgd,
     fab,
     fast,
     objectives,
-    perturbation,
-    random_numbers,
     square,
     standard,
 )
-from hr_keras.attacks.attack import Task
+from hr_keras.attacks._attack import Task
 
 UNBOUNDED = (-1e3, 1e3)
 NORMS = ("linf", "l2")
@@ -121,7 +121,7 @@ def test_random_search_fools_well_beyond_the_distance_and_never_below(norm):
 def test_fab_finds_the_distance(norm):
     images, labels = right()
     found = FAB(0.0, n_iter=20, norm=norm, bounds=UNBOUNDED).closest(MODEL, images, labels)
-    sizes = perturbation.get(norm).norm(tf.constant(found - images)).numpy()
+    sizes = _perturbation.get(norm).norm(tf.constant(found - images)).numpy()
     ratio = sizes / distances(MODEL, images, labels, norm)
     assert fooled(MODEL, found, labels).all()
     assert ratio.min() > 1 - 1e-4
@@ -173,7 +173,7 @@ def test_the_step_onto_a_plane_is_the_smallest_inside_the_bounds(seed, norm, rea
         return
     gap = gap * reach * farthest
     ours = fab.step_onto_plane(
-        perturbation.get(norm), *(tf.constant([part]) for part in (x, w, gap)), (0.0, 1.0)
+        _perturbation.get(norm), *(tf.constant([part]) for part in (x, w, gap)), (0.0, 1.0)
     )
     np.testing.assert_allclose(ours[0], shortest_step(x, w, gap, norm), atol=2e-5)
 
@@ -184,7 +184,7 @@ def test_a_step_onto_a_plane_does_not_depend_on_the_batch(norm):
     points, normals = generator.random((2, 200, 7)).astype("float32")
     gaps = generator.normal(size=200).astype("float32")
     step = lambda rows: fab.step_onto_plane(  # noqa: E731
-        perturbation.get(norm),
+        _perturbation.get(norm),
         *(tf.constant(part[rows]) for part in (points, normals - 0.5, gaps)),
         (0.0, 1.0),
     )
@@ -203,7 +203,7 @@ def test_every_attack_stays_in_its_ball_and_the_bounds(name, norm, epsilon, seed
     adversarial = ATTACKS[name](epsilon, norm=norm, seed=seed)(MODEL, images, labels)
     assert adversarial.min() >= 0
     assert adversarial.max() <= 1
-    size = perturbation.get(norm).norm(tf.constant(adversarial - images)).numpy()
+    size = _perturbation.get(norm).norm(tf.constant(adversarial - images)).numpy()
     assert size.max() <= epsilon * (1 + 1e-6) + 1e-6
 
 
@@ -224,7 +224,7 @@ def test_no_attack_leaves_a_ball_of_float64(name, norm):
     images = images.astype("float64")
     adversarial = ATTACKS[name](0.1, norm=norm)(model, images, labels)
     assert adversarial.dtype == "float64"
-    size = perturbation.get(norm).norm(tf.constant(adversarial - images)).numpy()
+    size = _perturbation.get(norm).norm(tf.constant(adversarial - images)).numpy()
     assert 0 < size.max() <= 0.1 * (1 + 1e-12)
 
 
@@ -243,7 +243,7 @@ def test_an_infinite_gradient_is_a_direction(name, norm):
         adversarial = ATTACKS[name](epsilon, norm=norm)(model, images, labels)
         assert np.isfinite(adversarial).all()
         assert adversarial.min() >= 0
-        size = perturbation.get(norm).norm(tf.constant(adversarial - images)).numpy()
+        size = _perturbation.get(norm).norm(tf.constant(adversarial - images)).numpy()
         assert size.max() <= epsilon * (1 + 1e-6) + 1e-6
     if norm == "linf":
         assert fooled(model, adversarial, labels).mean() > 0.5
@@ -265,7 +265,7 @@ def test_an_example_does_not_depend_on_its_batch(name):
     changed = labels.copy()
     changed[10:] = (labels[10:] + 1) % 3
     np.testing.assert_array_equal(make(0.15)(MODEL, images, changed)[:10], together[:10])
-    task = attack.Task.of(MODEL, images, labels, (0.0, 1.0), 256)
+    task = _attack.Task.of(MODEL, images, labels, (0.0, 1.0), 256)
     rows = np.array([20, 3, 7])
     alone = make(0.15)._perturb(task.select(rows)).images
     np.testing.assert_array_equal(alone, together[rows])
@@ -419,11 +419,11 @@ def test_restarts_are_counted_for_each_example_and_help():
 
 
 def test_checkpoints_by_hand():
-    assert auto_pgd.checkpoints(100) == [0, 22, 41, 57, 70, 80, 87, 93, 99]
-    assert auto_pgd.checkpoints(1000) == [0, 220, 410, 570, 700, 800, 870, 930, 990]
-    assert auto_pgd.checkpoints(10) == [0, 3, 5, 6, 7, 8, 9]
-    assert auto_pgd.checkpoints(1) == [0]
-    windows = auto_pgd.windows(100)
+    assert apgd.checkpoints(100) == [0, 22, 41, 57, 70, 80, 87, 93, 99]
+    assert apgd.checkpoints(1000) == [0, 220, 410, 570, 700, 800, 870, 930, 990]
+    assert apgd.checkpoints(10) == [0, 3, 5, 6, 7, 8, 9]
+    assert apgd.checkpoints(1) == [0]
+    windows = apgd.windows(100)
     assert len(windows) == 101
     assert {k: steps for k, steps in enumerate(windows) if steps} == {
         22: 22, 41: 19, 57: 16, 70: 13, 80: 10, 87: 7, 93: 6, 99: 6,
@@ -490,7 +490,7 @@ def published_apgd(problem, image, label, start, epsilon, norm, n_iter):
     value, gradient = problem.log_odds(start, label)
     values.append(value)
     best, best_value, best_gradient = start, value, gradient
-    marks = auto_pgd.checkpoints(n_iter)
+    marks = apgd.checkpoints(n_iter)
     halved_at, best_at = {0: True}, {0: value}
     x, before = start, start
     for k in range(1, n_iter + 1):
@@ -523,8 +523,8 @@ def test_apgd_equals_the_published_algorithm_step_by_step(norm):
     attacker = APGD(epsilon, "ce", n_iter=n_iter, norm=norm)
     attacker.stop_early = False
     found = attacker(problem.keras_model(), images, labels)
-    keys = random_numbers.keys(0, range(12), np.zeros(12, int))
-    ball = perturbation.get(norm)
+    keys = _random_numbers.keys(0, range(12), np.zeros(12, int))
+    ball = _perturbation.get(norm)
     starts = np.clip(images + epsilon * ball.random(keys, 0, tf.constant(images)).numpy(), 0, 1)
     halvings = set()
     for image, label, start, ours in zip(images, labels, starts, found, strict=True):
@@ -788,7 +788,7 @@ def test_square_in_l2_fills_windows_that_are_empty(dtype):
     pictures = np.full((8, 10, 10, 2), 0.5, dtype)
     best = pictures.copy()
     best[..., 0] += np.asarray(0.07, dtype)  # a part of ε is left
-    keys = random_numbers.keys(0, np.arange(8), np.zeros(8, int))
+    keys = _random_numbers.keys(0, np.arange(8), np.zeros(8, int))
     state = {"keys": keys, "steps": np.zeros(8, "int32")}
     side = np.full(8, 3, "int32")
     pictures, best = map(keras.ops.convert_to_tensor, (pictures, best))
@@ -864,11 +864,11 @@ def test_the_standard_attack_takes_any_classifier(make, bounds, norm, soft):
     np.testing.assert_array_equal(robust[1], robust[0])
     np.testing.assert_array_equal(robust[2], robust[0])
     adversarial = attacker(model, images, labels)
-    withstood = attack.is_correct(model.predict(adversarial, verbose=0), labels)
+    withstood = _attack.is_correct(model.predict(adversarial, verbose=0), labels)
     np.testing.assert_array_equal(withstood, robust[0])
     assert not robust[0].all()
     moved = adversarial.astype("float32") - images
-    size = perturbation.get(norm).norm(tf.constant(moved)).numpy()
+    size = _perturbation.get(norm).norm(tf.constant(moved)).numpy()
     assert size.max() <= epsilon * (1 + 2e-3)
 
 
@@ -907,31 +907,31 @@ def test_an_attack_that_goes_on_goes_further():
 
 
 def test_random_numbers_are_uniform_normal_and_their_own():
-    keys = random_numbers.keys(0, range(50), np.zeros(50, int))
-    numbers = random_numbers.uniform(keys, 0, (1000,)).numpy()
+    keys = _random_numbers.keys(0, range(50), np.zeros(50, int))
+    numbers = _random_numbers.uniform(keys, 0, (1000,)).numpy()
     assert numbers.min() >= 0
     assert numbers.max() < 1
     counts = np.histogram(numbers, 20, (0, 1))[0]
     assert ((counts - 2500) ** 2 / 2500).sum() < 43.8  # χ² of 19 degrees, 0.1 %
     rows = np.corrcoef(numbers)[np.triu_indices(50, 1)]
     assert np.abs(rows).max() < 0.16  # 5 standard deviations
-    other = random_numbers.uniform(keys, 1, (1000,)).numpy()
+    other = _random_numbers.uniform(keys, 1, (1000,)).numpy()
     assert abs(np.corrcoef(numbers.ravel(), other.ravel())[0, 1]) < 0.02
     assert abs(np.corrcoef(numbers[:, 1:].ravel(), numbers[:, :-1].ravel())[0, 1]) < 0.02
     draws = np.arange(50, dtype="int32")
-    each = random_numbers.uniform(keys, draws, (3,)).numpy()
-    np.testing.assert_array_equal(each[7], random_numbers.uniform(keys[7:8], 7, (3,))[0])
-    normal = random_numbers.normal(keys, 0, (1000,)).numpy()
+    each = _random_numbers.uniform(keys, draws, (3,)).numpy()
+    np.testing.assert_array_equal(each[7], _random_numbers.uniform(keys[7:8], 7, (3,))[0])
+    normal = _random_numbers.normal(keys, 0, (1000,)).numpy()
     assert abs(normal.mean()) < 0.02
     assert abs(normal.std() - 1) < 0.02
     assert abs((normal**4).mean() - 3) < 0.2
 
 
 def test_balls():
-    keys = random_numbers.keys(0, range(200), np.zeros(200, int))
+    keys = _random_numbers.keys(0, range(200), np.zeros(200, int))
     images = tf.zeros((200, 3, 4))
     for norm, median in (("linf", 0.5 ** (1 / 12)), ("l2", 0.5 ** (1 / 12))):
-        ball = perturbation.get(norm)
+        ball = _perturbation.get(norm)
         points = ball.random(keys, 0, images)
         sizes = ball.norm(points).numpy()
         assert sizes.max() <= 1 + 1e-6
@@ -940,12 +940,12 @@ def test_balls():
         np.testing.assert_allclose(ball.norm(ball.project(10 * points, 0.3)), 0.3, rtol=1e-5)
         np.testing.assert_allclose(ball.project(points, 2.0), points)
     tiny = tf.constant(np.random.default_rng(0).normal(size=(5, 7)) * 1e-30, "float32")
-    np.testing.assert_allclose(perturbation.L2().norm(perturbation.L2().direction(tiny)), 1, 1e-5)
-    assert (perturbation.L2().direction(tf.constant([[np.nan, 0.0]])).numpy() == 0).all()
+    np.testing.assert_allclose(_perturbation.L2().norm(_perturbation.L2().direction(tiny)), 1, 1e-5)
+    assert (_perturbation.L2().direction(tf.constant([[np.nan, 0.0]])).numpy() == 0).all()
     endless = tf.constant([[np.inf, 1.0, -np.inf, np.nan], [3.0, 0.0, 4.0, np.nan]])
     half = 0.5**0.5
     np.testing.assert_allclose(
-        perturbation.L2().direction(endless), [[half, 0, -half, 0], [0.6, 0, 0.8, 0]], rtol=1e-6
+        _perturbation.L2().direction(endless), [[half, 0, -half, 0], [0.6, 0, 0.8, 0]], rtol=1e-6
     )
 
 

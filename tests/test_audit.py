@@ -10,7 +10,8 @@ import pytest
 from conftest import linear_model
 from keras import layers
 
-from hr_keras import audit, loading, outputs
+from hr_keras import outputs
+from hr_keras.audit import load, run
 
 EPSILON = 0.1
 BOUNDS = (-10.0, 10.0)
@@ -26,7 +27,7 @@ def examples(n=60):
 
 @pytest.fixture(scope="module")
 def result():
-    return audit.audit(linear_model(1.0), *examples(), EPSILON, bounds=BOUNDS)
+    return run.audit(linear_model(1.0), *examples(), EPSILON, bounds=BOUNDS)
 
 
 def margins(images, labels):
@@ -65,13 +66,13 @@ def test_the_worst_case_is_no_better_than_any_attack(result):
 @pytest.mark.parametrize(("k", "n", "low", "high"), [(0, 10, 0, 0.2775), (5, 10, 0.2366, 0.7634)])
 def test_the_interval_is_wilsons(k, n, low, high):
     """Newcombe 1998, table I, and by hand."""
-    found = audit._accuracy(np.arange(n) < k)
+    found = run._accuracy(np.arange(n) < k)
     assert (found["low"], found["high"]) == pytest.approx((low, high), abs=2e-4)
 
 
 def test_pictures_hold_images_that_fool_inside_the_ball(result):
     images, labels = examples()
-    assert 1 <= len(result["pictures"]) <= audit.PICTURES
+    assert 1 <= len(result["pictures"]) <= run.PICTURES
     for picture in result["pictures"]:
         clean, adversarial = (
             np.frombuffer(base64.b64decode(picture[key]["base64"]), "<f4").reshape(2, 2, 3)
@@ -96,17 +97,17 @@ def test_json_holds_everything_that_is_drawn(result, tmp_path):
     )
     assert first == second
     assert set(first) == {
-        "audit.json", "audit.md", "curve.png", "curve.svg", "pictures.png", "pictures.svg"
+        "run.json", "run.md", "curve.png", "curve.svg", "pictures.png", "pictures.svg"
     }  # fmt: skip
-    assert audit.read(tmp_path / "one") == again
+    assert run.read(tmp_path / "one") == again
     for attack in again["attacks"]:
         for part in attack["settings"].get("attacks", [attack["settings"]]):
             assert part["epsilon"] == again["protocol"]["epsilon"]
             assert {"attack", "objective", "n_iter", "n_restarts", "seed"} <= part.keys()
-    (tmp_path / "one" / "audit.json").write_text('{"format": 1, "model": {}}')
+    (tmp_path / "one" / "run.json").write_text('{"format": 1, "model": {}}')
     with pytest.raises(ValueError, match=r"not a result of this version \(it lacks attacks, clean"):
-        audit.read(tmp_path / "one")
-    text = first["audit.md"].decode()
+        run.read(tmp_path / "one")
+    text = first["run.md"].decode()
     for finding in result["findings"]:
         assert finding["name"] in text
     for key in ("protocol", "versions", "attacks", "model"):
@@ -123,7 +124,7 @@ def test_text_from_a_model_is_shown_as_it_stands(result):
 def test_nothing_fooled_leaves_no_picture(tmp_path):
     images, labels = examples()
     far = margins(images, labels) > 0.25
-    result = audit.audit(
+    result = run.audit(
         linear_model(1.0), images[far], labels[far], 0.1, attacks="fgsm", bounds=BOUNDS
     )
     assert result["pictures"] == []
@@ -143,25 +144,25 @@ def test_a_file_of_other_content_is_another_audit(tmp_path):
     path = tmp_path / "digits.npz"
     arguments = (tmp_path / "audit", tmp_path / "model.keras", path, 0.1)
     path.write_bytes((tmp_path / "0.npz").read_bytes())
-    _, first = audit.saved(*arguments, attacks="fgsm", examples=20)
-    _, again = audit.saved(*arguments, attacks="fgsm", examples=20)
+    _, first = run.saved(*arguments, attacks="fgsm", examples=20)
+    _, again = run.saved(*arguments, attacks="fgsm", examples=20)
     assert again == first
     carried = (tmp_path / "other", *arguments[1:])
-    _, other = audit.saved(*carried, attacks="fgsm", examples=20, others=[tmp_path / "model.keras"])
+    _, other = run.saved(*carried, attacks="fgsm", examples=20, others=[tmp_path / "model.keras"])
     assert other["protocol"]["others"] == [other["model"]["sha256"]]
     text = outputs.audit(tmp_path / "other", other)
     assert f"examples carried over from: {other['model']['sha256']}" in text
     with pytest.raises(ValueError, match="differs in others"):
-        audit.saved(*carried, attacks="fgsm", examples=20)
+        run.saved(*carried, attacks="fgsm", examples=20)
     path.write_bytes((tmp_path / "1.npz").read_bytes())
     with pytest.raises(ValueError, match="differs in data_sha256"):
-        audit.saved(*arguments, attacks="fgsm", examples=20)
+        run.saved(*arguments, attacks="fgsm", examples=20)
 
 
 @pytest.mark.slow
 def test_an_audit_in_l2_and_its_other_models():
     other = linear_model(1.0)
-    result = audit.audit(
+    result = run.audit(
         linear_model(1.0), *examples(), 0.3, "l2", ("noise", "pgd"), bounds=BOUNDS, others=[other]
     )
     assert result["protocol"]["norm"] == "l2"
@@ -211,7 +212,7 @@ def test_bad_arguments(changes, message):
     arguments = {"model": linear_model(1.0), "images": images, "labels": labels,
                  "epsilon": 0.1, "bounds": BOUNDS, "attacks": "fgsm", **changes}  # fmt: skip
     with pytest.raises(ValueError, match=message):
-        audit.audit(**arguments)
+        run.audit(**arguments)
 
 
 class NobodyKnows(layers.Layer):
@@ -270,10 +271,10 @@ def folder(tmp_path):
 )
 def test_files_that_are_no_model(folder, name, message):
     with pytest.raises(ValueError, match=message):
-        loading.load_model(folder / name)
+        load.load_model(folder / name)
 
 
 def test_a_whole_file_is_loaded(folder):
-    model = loading.load_model(folder / "whole.keras")
+    model = load.load_model(folder / "whole.keras")
     images, _ = examples()
     np.testing.assert_array_equal(model(images), linear_model(1.0)(images))

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hr_keras import bounds, datasets, evaluation, information, metrics
+from hr_keras import datasets, error_bounds, evaluation, metrics
+from hr_keras._core import information
 from hr_keras.experiments import measurements
 
 ORDERS = st.floats(1.001, 30)
@@ -43,8 +44,8 @@ def test_no_distribution_violates_the_upper_bounds(joint, alpha):
     exponents = np.asarray(information.renyi_exponent(p, log_q, alpha))
     divergence = float(information.log_mean_exp(exponents, p_x)) / (alpha - 1)
     h = entropy(p_x, log_q)
-    bound = float(bounds.upper_bound(h, divergence, alpha))
-    surrogate = float(bounds.surrogate_bound(h + divergence, alpha))
+    bound = float(error_bounds.upper_bound(h, divergence, alpha))
+    surrogate = float(error_bounds.surrogate_bound(h + divergence, alpha))
     assert error(p_x, p, log_q) <= bound + 1e-9
     assert bound <= surrogate + 1e-9
 
@@ -54,23 +55,23 @@ def test_no_distribution_violates_the_lower_bound(joint, alpha):
     p_x, p, log_q = joint
     exponents = np.asarray(information.reversed_renyi_exponent(p, log_q, alpha - 1))
     divergence = np.logaddexp.reduce(exponents + np.log(p_x)) / (alpha - 2)
-    found = float(bounds.lower_bound(entropy(p_x, log_q), divergence, alpha, p.shape[-1]))
+    found = float(error_bounds.lower_bound(entropy(p_x, log_q), divergence, alpha, p.shape[-1]))
     assert 0 <= found <= error(p_x, p, log_q) + 1e-9
 
 
 def test_the_lower_bound_says_something_for_soft_labels():
     """Uniform labels and decisions: P_e = 1 − 1/M, and the divergence is 0."""
     h, classes = math.log(10), 10
-    found = float(bounds.lower_bound(np.float64(h), 0.0, 20.0, classes))
+    found = float(error_bounds.lower_bound(np.float64(h), 0.0, 20.0, classes))
     assert 0.5 < found < 0.9
-    assert found == pytest.approx(0.9 ** (bounds.beta(classes) * 19 / 18))
+    assert found == pytest.approx(0.9 ** (error_bounds.beta(classes) * 19 / 18))
 
 
 def test_the_lower_bound_is_trivial_for_hard_labels():
     log_q = _log_softmax(np.random.default_rng(0).normal(size=(5, 3)))
     for labels in (np.arange(5) % 3, np.eye(3)[np.arange(5) % 3]):
         assert np.isinf(information.reversed_renyi_exponent(labels, log_q, 2.0)).all()
-    assert float(bounds.lower_bound(0.5, math.inf, 3.0, 3)) == 0.0
+    assert float(error_bounds.lower_bound(0.5, math.inf, 3.0, 3)) == 0.0
 
 
 def test_the_reversed_divergence_against_its_definition():
@@ -95,17 +96,17 @@ def test_beta_is_the_smallest_that_will_do(classes):
             g = -p * math.log(p) - (1 - p) * math.log1p(-p) + p * math.log(classes)
             low, high = (p, high) if g < h else (low, p)
         gaps.append(math.log(low) / math.log(-math.expm1(-h)))
-    assert max(gaps) <= bounds.beta(classes) * (1 + 1e-9)
-    assert max(gaps) == pytest.approx(bounds.beta(classes), rel=1e-3)
+    assert max(gaps) <= error_bounds.beta(classes) * (1 + 1e-9)
+    assert max(gaps) == pytest.approx(error_bounds.beta(classes), rel=1e-3)
 
 
 def test_bad_arguments_are_refused():
     for alpha in (2.0, 1.6, math.nan):
         with pytest.raises(ValueError, match="alpha"):
-            bounds.lower_bound(0.5, 0.1, alpha, 10)
+            error_bounds.lower_bound(0.5, 0.1, alpha, 10)
     for classes in (1, math.nan):
         with pytest.raises(ValueError, match="num_classes"):
-            bounds.beta(classes)
+            error_bounds.beta(classes)
 
 
 def test_terms_are_made_of_stored_images_part_by_part(cnn, digits, monkeypatch):
@@ -135,7 +136,7 @@ def test_the_terms_of_a_real_model_obey_the_bounds_and_agree_with_the_metrics(cn
     assert terms["error"] == np.mean(predicted.argmax(axis=-1) != labels)
     assert terms["uncertainty"] == pytest.approx(1 - predicted.max(axis=-1).mean(), abs=1e-5)
     for alpha, divergence in terms["divergence"]:
-        bound = float(bounds.upper_bound(np.float64(terms["entropy"]), divergence, alpha))
+        bound = float(error_bounds.upper_bound(np.float64(terms["entropy"]), divergence, alpha))
         assert terms["error"] <= bound
         if alpha <= 2:  # beyond, the metric's clipped probabilities show
             metric = metrics.ErrorBound(alpha)
@@ -147,5 +148,5 @@ def test_the_terms_of_a_real_model_obey_the_bounds_and_agree_with_the_metrics(cn
     share = smoothed["label_smoothing"]
     assert smoothed["error"] == pytest.approx((1 - share) * terms["error"] + share * 0.9)
     for alpha, divergence in smoothed["reversed_divergence"]:
-        low = float(bounds.lower_bound(np.float64(terms["entropy"]), divergence, alpha, 10))
+        low = float(error_bounds.lower_bound(np.float64(terms["entropy"]), divergence, alpha, 10))
         assert 0 < low <= smoothed["error"]

@@ -13,8 +13,8 @@ from test_files import LOCKS, used_by_another_process
 from typer.testing import CliRunner
 
 from hr_keras import cli, datasets, evaluation, report
-from hr_keras.attacks import named
-from hr_keras.experiments import jobs, measurements, realization, strong, training
+from hr_keras.attacks import presets
+from hr_keras.experiments import jobs, measurements, realization, strong, train_all
 
 RESULTS = pathlib.Path(__file__).parent.parent / "results"
 
@@ -181,7 +181,7 @@ def test_the_honest_column_is_made_once_and_kept(prepared, tmp_path, monkeypatch
         assert row["difference"] == pytest.approx(row["hr"] - row["ce"])
     model = keras.models.load_model(folder / "realization-0-ce.keras")
     images, labels = (array[:12] for array in datasets.load(str(file)).test)
-    left = evaluation.robust_accuracy(model, images, labels, named.make("pgd", 0.1)).worst_case
+    left = evaluation.robust_accuracy(model, images, labels, presets.make("pgd", 0.1)).worst_case
     assert table["strong"][1]["ce"] == pytest.approx(left)
     before = contents(folder)
     for path in folder.glob("*.keras"):
@@ -316,7 +316,7 @@ def test_a_second_command_in_the_same_folder_changes_nothing(tmp_path, monkeypat
 def test_what_is_wrong_is_said_before_the_training(
     arguments, expected, tmp_path, monkeypatch, capsys
 ):
-    monkeypatch.setattr(training, "run", None)
+    monkeypatch.setattr(train_all, "run", None)
     output = tmp_path / "run"
     code, captured = run_main(monkeypatch, capsys, *arguments, "--output", output)
     assert code == 2
@@ -331,7 +331,7 @@ def test_ctrl_c_ends_with_a_line(when, tmp_path, monkeypatch, capsys):
 
     shutil.copytree(RESULTS / "mnist10k" / "quick", tmp_path / "run")
     if when == "training":
-        monkeypatch.setattr(training, "run", stop)
+        monkeypatch.setattr(train_all, "run", stop)
     monkeypatch.setattr(strong, "completed", stop)
     code, captured = run_main(
         monkeypatch, capsys, "table", "--attack", "pgd", "--output", tmp_path / "run"
@@ -364,7 +364,7 @@ def test_a_killed_process_ends_with_a_line(tmp_path, monkeypatch, capsys):
     def run(*_):
         raise jobs.ProcessEnded("a process ended before its task did")
 
-    monkeypatch.setattr(training, "run", run)
+    monkeypatch.setattr(train_all, "run", run)
     code, captured = run_main(monkeypatch, capsys, "table", "--output", tmp_path / "run")
     assert code == 1
     assert captured.err == "hr-keras: a process ended before its task did\n"

@@ -8,10 +8,10 @@ from test_attacks_iterative import right
 from test_evaluation import counted, counting_model
 
 from hr_keras import HRLoss, diagnostics
-from hr_keras.attacks import PGD, Noise, Square, random_numbers
-from hr_keras.diagnostics import strength
+from hr_keras.attacks import PGD, Noise, Square, _random_numbers
+from hr_keras.diagnostics import attack_checks
 from hr_keras.diagnostics.finding import difference
-from hr_keras.diagnostics.model import collapsed
+from hr_keras.diagnostics.model_checks import collapsed
 
 EPSILON = 0.1
 NAMES = {
@@ -316,7 +316,7 @@ def test_examples_carried_over_count_by_themselves(trained, test, monkeypatch):
     """Where noise and Square are too weak to see that the gradient is masked."""
     for attack in (Noise, Square):
         powerless = lambda _, attack=attack, **options: attack(0.0, **options)  # noqa: E731
-        monkeypatch.setattr(strength, attack.__name__, powerless)
+        monkeypatch.setattr(attack_checks, attack.__name__, powerless)
     finding = carried_over(trained, test)
     assert finding.verdict == "fault"
     assert finding.measured > 0.1
@@ -342,7 +342,7 @@ class Fickle(PGD):
 
     def _direction(self, state, gradient):
         direction, changes = super()._direction(state, gradient)
-        moves = random_numbers.uniform(state["keys"], 1, (1, 1, 1)) < 0.5
+        moves = _random_numbers.uniform(state["keys"], 1, (1, 1, 1)) < 0.5
         return ops.where(moves, direction, 0.0), changes
 
 
@@ -371,7 +371,7 @@ class AfraidOfHeights(PGD):
 )  # fmt: skip
 def test_a_broken_attack_is_found_out(broken, expected, honest, trained, test, monkeypatch):
     """On an honest model: it is the attack that these checks judge."""
-    monkeypatch.setattr(strength, "PGD", broken)
+    monkeypatch.setattr(attack_checks, "PGD", broken)
     honest.set_weights(trained)
     assert expected.items() <= wrong(check(honest, test)).items()
 
@@ -380,7 +380,7 @@ def test_an_attack_that_hangs_on_luck_is_found_out_by_another_attempt(
     honest, trained, test, monkeypatch
 ):
     """More steps of the same attempt do nothing for the half that has had no luck."""
-    monkeypatch.setattr(strength, "PGD", Fickle)
+    monkeypatch.setattr(attack_checks, "PGD", Fickle)
     honest.set_weights(trained)
     finding = check(honest, test)["not_converged"]
     assert finding.verdict == "warning"

@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from hr_keras import HRLoss, datasets, distribution, evaluation, training_loop
-from hr_keras.experiments import training
+from hr_keras import HRLoss, datasets, evaluation, training
+from hr_keras._core import replicas
+from hr_keras.experiments import train_all
 from hr_keras.experiments.protocol import from_preset
 from hr_keras.models import resnet8
+from hr_keras.training import multi_worker
 
 HERE = pathlib.Path(__file__).parent
 
@@ -69,7 +71,7 @@ SETTINGS = {
 )
 def test_replicas_train_the_model_that_one_device_trains(replicas, setting):
     """Five steps at learning rate 0.5, the last batch uneven, some replicas without examples."""
-    one, loss_one = train(distribution.get_strategy("none"), **SETTINGS[setting])
+    one, loss_one = train(training.get_strategy("none"), **SETTINGS[setting])
     many, loss_many = train(mirrored(replicas), **SETTINGS[setting])
     np.testing.assert_allclose(many, one, atol=1e-6)
     assert loss_many == pytest.approx(loss_one, rel=1e-5)
@@ -86,18 +88,18 @@ def test_a_step_has_one_collective_of_a_few_floats_for_the_loss():
         def step(logits, strategy=strategy, loss=loss):
             return strategy.run(lambda z: loss(tf.zeros(tf.shape(z)[0]), z), (logits,))
 
-        before = distribution.gather_rows
+        before = replicas.gather_rows
         rows = []
 
         def spy(row, before=before, rows=rows):
             rows.append(tuple(row.shape))
             return before(row)
 
-        distribution.gather_rows = spy
+        replicas.gather_rows = spy
         try:
             step(tf.zeros((batch, 3)))
         finally:
-            distribution.gather_rows = before
+            replicas.gather_rows = before
         sizes.append(set(rows))
     assert sizes == [{(5,)}, {(5,)}]
 
@@ -128,11 +130,11 @@ def test_resnet_in_scope_keeps_one_set_of_statistics_and_others_are_warned_of():
 
 
 def test_strategies_by_name():
-    assert distribution.get_strategy("none").num_replicas_in_sync == 1
-    assert distribution.get_strategy("auto").num_replicas_in_sync == 1  # no GPU here
-    assert distribution.get_strategy("mirrored").num_replicas_in_sync == 4
+    assert training.get_strategy("none").num_replicas_in_sync == 1
+    assert training.get_strategy("auto").num_replicas_in_sync == 1  # no GPU here
+    assert training.get_strategy("mirrored").num_replicas_in_sync == 4
     with pytest.raises(ValueError, match="Did you mean 'mirrored'"):
-        distribution.get_strategy("mirored")
+        training.get_strategy("mirored")
 
 
 class Counting(keras.Sequential):
@@ -219,13 +221,13 @@ def trained(fit, model, n=53, **arguments):
 
 
 def by_keras(n=53, **arguments):
-    model = classifier(distribution.get_strategy("none"))
+    model = classifier(training.get_strategy("none"))
     return trained(model.fit, model, n, **arguments)
 
 
 def by_loop(strategy, n=53, **arguments):
     model = classifier(strategy)
-    return trained(lambda *a, **k: training_loop.fit(model, *a, **k), model, n, **arguments)
+    return trained(lambda *a, **k: multi_worker.fit(model, *a, **k), model, n, **arguments)
 
 
 def assert_same_training(ours, keras_own):
@@ -241,35 +243,35 @@ def assert_same_training(ours, keras_own):
 # 49 rows: the last batch is one, and the shares of the other replicas are empty
 @pytest.mark.parametrize(("replicas", "n"), [(1, 53), (2, 53), (3, 49)])
 def test_the_loop_is_fit(replicas, n):
-    strategy = distribution.get_strategy("none") if replicas == 1 else mirrored(replicas)
+    strategy = training.get_strategy("none") if replicas == 1 else mirrored(replicas)
     assert_same_training(by_loop(strategy, n), by_keras(n))
 
 
 @pytest.mark.parametrize("where", [("epoch", 0), ("batch", 2)])
 def test_a_callback_stops_the_loop_where_it_stops_fit(where):
-    ours = by_loop(distribution.get_strategy("none"), stop_after=where)
+    ours = by_loop(training.get_strategy("none"), stop_after=where)
     assert_same_training(ours, by_keras(stop_after=where))
     assert len(ours["history"]["loss"]) == 1
 
 
 def test_the_loop_goes_on_from_an_epoch_and_repeats_a_short_data_set():
-    model = classifier(distribution.get_strategy("none"))
+    model = classifier(training.get_strategy("none"))
     dataset = tf.data.Dataset.from_tensor_slices(examples(24)).batch(12)
-    history = training_loop.fit(model, dataset, epochs=5, initial_epoch=2, steps_per_epoch=3)
+    history = multi_worker.fit(model, dataset, epochs=5, initial_epoch=2, steps_per_epoch=3)
     assert history.epoch == [2, 3, 4]
     assert int(model.optimizer.iterations) == 9
 
 
 def test_one_trace_serves_all_batches_of_all_epochs():
     model = classifier(mirrored(2))
-    trained(lambda *a, **k: training_loop.fit(model, *a, **k), model)
+    trained(lambda *a, **k: multi_worker.fit(model, *a, **k), model)
     assert model.traces == 2  # one for each replica
 
 
 def test_the_loop_runs_eagerly_where_the_model_does():
-    model = classifier(distribution.get_strategy("none"))
+    model = classifier(training.get_strategy("none"))
     model.run_eagerly = True
-    ours = trained(lambda *a, **k: training_loop.fit(model, *a, **k), model)
+    ours = trained(lambda *a, **k: multi_worker.fit(model, *a, **k), model)
     assert model.traces == 10
     assert_same_training(ours, by_keras())
 
@@ -288,7 +290,7 @@ def trained_in_half_precision(strategy):
         )
         optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1))
         model.compile(optimizer, loss=HRLoss(alpha=3.0))
-    training_loop.fit(
+    multi_worker.fit(
         model, tf.data.Dataset.from_tensor_slices((images, labels)).batch(12), epochs=2
     )
     values = (*model.weights, optimizer.dynamic_scale, optimizer.iterations)
@@ -303,18 +305,18 @@ def assert_same_in_half_precision(ours, expected):
 
 
 def test_all_replicas_skip_the_step_in_which_one_overflows():
-    expected = trained_in_half_precision(distribution.get_strategy("none"))
+    expected = trained_in_half_precision(training.get_strategy("none"))
     assert expected[-1] < 4  # a step was skipped
     assert_same_in_half_precision(trained_in_half_precision(mirrored(2)), expected)
 
 
 def test_keras_own_loss_weighs_the_rows_of_smaller_shares_more():
-    """As `training_loop.fit` says: 5 rows on 2 replicas weigh 1/4, 1/4, 1/6, 1/6, 1/6."""
+    """As `multi_worker.fit` says: 5 rows on 2 replicas weigh 1/4, 1/4, 1/6, 1/6, 1/6."""
     images, labels, _ = examples(5)
     loss = keras.losses.SparseCategoricalCrossentropy()
     many = classifier(mirrored(2), loss)
-    training_loop.fit(many, tf.data.Dataset.from_tensor_slices((images, labels)).batch(5))
-    one = classifier(distribution.get_strategy("none"), loss)
+    multi_worker.fit(many, tf.data.Dataset.from_tensor_slices((images, labels)).batch(5))
+    one = classifier(training.get_strategy("none"), loss)
     weights = 5 * np.array([1 / 4, 1 / 4, 1 / 6, 1 / 6, 1 / 6], "float32")
     one.fit(images, labels, sample_weight=weights, batch_size=5, shuffle=False, verbose=0)
     for a, b in zip(many.get_weights(), one.get_weights(), strict=True):
@@ -322,16 +324,16 @@ def test_keras_own_loss_weighs_the_rows_of_smaller_shares_more():
 
 
 def test_the_loop_refuses_what_it_cannot_train():
-    model = classifier(distribution.get_strategy("none"))
+    model = classifier(training.get_strategy("none"))
     dataset = tf.data.Dataset.from_tensor_slices(examples(24)).batch(12)
     with pytest.raises(ValueError, match=r"tf\.data\.Dataset.*Received: tuple"):
-        training_loop.fit(model, examples(24))
+        multi_worker.fit(model, examples(24))
     with pytest.raises(ValueError, match="steps_per_epoch=None, length infinite"):
-        training_loop.fit(model, dataset.repeat())
+        multi_worker.fit(model, dataset.repeat())
     with pytest.raises(ValueError, match="validation_steps=0"):
-        training_loop.fit(model, dataset, validation_data=dataset, validation_steps=0)
+        multi_worker.fit(model, dataset, validation_data=dataset, validation_steps=0)
     with pytest.raises(ValueError, match="must be compiled"):
-        training_loop.fit(keras.Sequential([keras.Input((6,)), keras.layers.Dense(4)]), dataset)
+        multi_worker.fit(keras.Sequential([keras.Input((6,)), keras.layers.Dense(4)]), dataset)
 
 
 def python_path():
@@ -368,16 +370,16 @@ def two_workers(*arguments, folder):
 
 def as_worker(folder):
     """What `test_two_workers_train_…` does in each of the two processes."""
-    strategy = distribution.get_strategy("multiworker")
-    chief = distribution.is_chief(strategy)
+    strategy = training.get_strategy("multiworker")
+    chief = training.is_chief(strategy)
     name = "chief" if chief else "other"
     found = {"by_loop": by_loop(strategy)}
     found["one_stops"] = by_loop(strategy, stop_after=None if chief else ("epoch", 0))["history"]
     found["in_half_precision"] = trained_in_half_precision(strategy)
-    found["from_chief"] = distribution.from_chief(7 if chief else 5, strategy)
-    found["any"] = [distribution.any_worker(flag, strategy) for flag in (chief, False)]
+    found["from_chief"] = training.from_chief(7 if chief else 5, strategy)
+    found["any"] = [training.any_worker(flag, strategy) for flag in (chief, False)]
     (pathlib.Path(folder) / f"{name}.json").write_text(json.dumps(found))
-    distribution.from_chief(0, strategy)
+    training.from_chief(0, strategy)
 
 
 @pytest.mark.slow
@@ -387,7 +389,7 @@ def test_two_workers_train_the_model_that_one_process_trains(tmp_path):
         "-c", f"import test_distribution as t; t.as_worker({str(tmp_path)!r})", folder=tmp_path
     )
     keras_own = by_keras()
-    half = trained_in_half_precision(distribution.get_strategy("none"))
+    half = trained_in_half_precision(training.get_strategy("none"))
     for name in ("chief", "other"):
         found = json.loads((tmp_path / f"{name}.json").read_text())
         assert_same_training(found["by_loop"], keras_own)
@@ -418,7 +420,7 @@ def test_a_table_by_two_workers_is_that_of_one_process(tmp_path):
     )  # fmt: skip
     assert "Attacked exactly" in chief
     assert other == ""
-    training.run(dataclasses.replace(two, strategy="none"), tmp_path / "one")
+    train_all.run(dataclasses.replace(two, strategy="none"), tmp_path / "one")
     tables = {"table.md", "table.csv", "table.json", "claims.csv", "figure.png", "figure.svg"}
     written = [{path.name for path in (tmp_path / folder).iterdir()} for folder in ("one", "two")]
     assert written[1] == written[0] | tables
@@ -451,7 +453,7 @@ def test_a_cluster_that_is_none_is_refused(monkeypatch, tf_config, said):
     if tf_config is not None:
         monkeypatch.setenv("TF_CONFIG", tf_config)
     with pytest.raises(ValueError, match="`TF_CONFIG` must") as raised:
-        distribution.get_strategy("multiworker")
+        training.get_strategy("multiworker")
     assert said in str(raised.value)
 
 
@@ -460,7 +462,7 @@ import socket
 import numpy as np
 import tensorflow as tf
 import test_distribution
-from hr_keras import HRLoss, training_loop
+from hr_keras import HRLoss, training
 
 sockets = [socket.socket() for _ in range(2)]
 for opened in sockets:
@@ -484,7 +486,7 @@ def refused(run):
 with strategy.scope():
     refused(lambda: HRLoss()(np.array([0]), np.array([[0.5, 0.5]])))
 model = test_distribution.classifier(strategy)
-refused(lambda: training_loop.fit(model, tf.data.Dataset.from_tensors(np.zeros((2, 6)))))
+refused(lambda: multi_worker.fit(model, tf.data.Dataset.from_tensors(np.zeros((2, 6)))))
 import os
 os._exit(0)  # TensorFlow's servers have no way to stop
 """
@@ -500,11 +502,11 @@ def test_parameter_servers_are_refused():
 
 
 def test_keras_distribution_is_refused_on_tensorflow():
-    keras.distribution.set_distribution(keras.distribution.DataParallel(devices=["cpu:0"]))
+    keras.replicas.set_distribution(keras.replicas.DataParallel(devices=["cpu:0"]))
     try:
         with pytest.raises(ValueError, match="does nothing on the TensorFlow backend"):
             HRLoss()(np.array([0]), np.array([[0.5, 0.5]]))
         with pytest.raises(ValueError, match="does nothing on the TensorFlow backend"):
-            distribution.get_strategy("none")
+            training.get_strategy("none")
     finally:
-        keras.distribution.set_distribution(None)
+        keras.replicas.set_distribution(None)

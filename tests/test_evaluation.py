@@ -5,7 +5,7 @@ import tensorflow as tf
 from conftest import linear_model
 
 from hr_keras import evaluation
-from hr_keras.attacks import FGSM, PGD, Square, WorstCase, batches, input_gradient
+from hr_keras.attacks import FGSM, PGD, Square, WorstCase, _batches, _input_gradient
 
 COUNTS = {"forward": 0, "backward": 0, "traces": 0}
 
@@ -80,9 +80,9 @@ def test_a_sweep_costs_its_passes_and_compiles_once():
 
 def test_our_own_gradient_of_a_convolution_costs_no_pass_more(monkeypatch):
     """Where `InputGradient` goes its own way, which it takes for one channel alone."""
-    taken, ours = [], input_gradient._transposed_convolution
+    taken, ours = [], _input_gradient._transposed_convolution
     monkeypatch.setattr(
-        input_gradient, "_transposed_convolution", lambda *part: taken.append(1) or ours(*part)
+        _input_gradient, "_transposed_convolution", lambda *part: taken.append(1) or ours(*part)
     )
     model = counting_model([keras.layers.Conv2D(4, 3, activation="relu")], (6, 6, 1))
     images, labels = data(shape=(6, 6, 1))
@@ -154,7 +154,7 @@ def test_compiled_code_is_kept_with_its_model():
     model, (images, labels) = linear_model(1.0), data()
     for epsilons in ((0.0, 0.1), (0.2,)):
         evaluation.sweep(model, images, labels, epsilons=epsilons)
-    assert len(batches._COMPILED[model]) == 1
+    assert len(_batches._COMPILED[model]) == 1
 
 
 def test_log_probabilities_do_not_saturate():

@@ -15,7 +15,8 @@ import pytest
 from test_evaluation import counted, counting_model
 from test_evaluation import data as counted_data
 
-from hr_keras import datasets, evaluation, plots, report, versions
+from hr_keras import datasets, evaluation, plots, report
+from hr_keras._core import versions
 from hr_keras.attacks import FGSM
 from hr_keras.experiments import (
     checkpoint,
@@ -25,7 +26,7 @@ from hr_keras.experiments import (
     measurements,
     realization,
     table,
-    training,
+    train_all,
 )
 from hr_keras.experiments.protocol import PRESETS, Protocol, from_preset
 
@@ -55,7 +56,7 @@ def tiny(small_npz):
 @pytest.fixture(scope="module")
 def run(tiny, tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
-    return folder, training.run(tiny, folder)
+    return folder, train_all.run(tiny, folder)
 
 
 def test_results_are_files_and_a_second_run_only_reads_them(tiny, run):
@@ -71,7 +72,7 @@ def test_results_are_files_and_a_second_run_only_reads_them(tiny, run):
     )
     before = {path.name: path.stat().st_mtime_ns for path in folder.glob("realization*")}
     epochs = []
-    assert training.run(tiny, folder, on_epoch=lambda *call: epochs.append(call)) == results
+    assert train_all.run(tiny, folder, on_epoch=lambda *call: epochs.append(call)) == results
     assert {path.name: path.stat().st_mtime_ns for path in folder.glob("realization*")} == before
     assert epochs == [(k, loss, 3) for k in (0, 1) for loss in ("ce", "hr")]
     for result in results:
@@ -253,10 +254,10 @@ def test_a_file_of_other_content_is_another_protocol(tiny, run, tmp_path):
     with np.load(tiny.dataset) as arrays:
         np.savez(path, **arrays)
         before = from_preset("quick", dataset=str(path))
-        training.open_folder(tmp_path / "run", before)
+        train_all.open_folder(tmp_path / "run", before)
         np.savez(path, **{**arrays, "y_test": arrays["y_test"][::-1]})
     with pytest.raises(ValueError, match="dataset_sha256"):
-        training.open_folder(tmp_path / "run", from_preset("quick", dataset=str(path)))
+        train_all.open_folder(tmp_path / "run", from_preset("quick", dataset=str(path)))
 
 
 def test_a_damaged_checkpoint_never_displaces_a_whole_one(linear, tmp_path, monkeypatch):
@@ -355,7 +356,7 @@ def test_a_checkpoint_of_an_earlier_version_goes_on(linear, tmp_path):
 def test_no_number_of_realizations_changes_the_default_threads(monkeypatch, cores):
     monkeypatch.setattr(jobs, "processors", lambda: cores)
     for realizations in (1, 2, 5, 100):
-        number = training.default_jobs(from_preset("quick", realizations=realizations))
+        number = train_all.default_jobs(from_preset("quick", realizations=realizations))
         assert jobs.threads_each(number) == 1
 
 
@@ -409,7 +410,7 @@ def test_what_is_there_is_counted_before_the_jobs_begin(tiny, tmp_path, no_proce
     (tmp_path / "protocol.json").write_text(tiny.to_json())
     (tmp_path / "realization-0-hr.json").touch()
     report = lambda *call: no_processes.append(call)  # noqa: E731
-    assert training.run(tiny, tmp_path, on_epoch=report, jobs=2)[1] == ("hr", 0)
+    assert train_all.run(tiny, tmp_path, on_epoch=report, jobs=2)[1] == ("hr", 0)
     assert no_processes == [
         (0, "hr", 3), ("train", [("ce", 0), ("ce", 1), ("hr", 1)]), (0, "ce", 2),
     ]  # fmt: skip
@@ -422,7 +423,9 @@ def test_a_data_set_is_prepared_once_before_the_jobs_begin(tmp_path, monkeypatch
         no_processes.append((name, data_dir))
 
     monkeypatch.setattr(datasets, "load", load)
-    training.run(from_preset("quick", dataset="cifar10", realizations=1), tmp_path, "there", jobs=2)
+    train_all.run(
+        from_preset("quick", dataset="cifar10", realizations=1), tmp_path, "there", jobs=2
+    )
     assert no_processes == [("cifar10", "there"), ("train", [("ce", 0), ("hr", 0)])]
 
 
@@ -452,7 +455,7 @@ def test_a_damaged_checkpoint_is_recognised_and_the_one_before_used(
         if done == 2:
             raise Stopped
 
-    training.open_folder(tmp_path, tiny)
+    train_all.open_folder(tmp_path, tiny)
     with pytest.raises(Stopped):
         realization.run(tiny, "hr", 0, tmp_path, on_epoch=stop)
     path = tmp_path / "realization-0-hr.checkpoint.npz"
@@ -487,19 +490,19 @@ def test_a_folder_of_another_protocol_is_refused_and_kept(tiny, run):
     folder, _ = run
     before = (folder / "protocol.json").read_bytes()
     with pytest.raises(ValueError, match=r"alpha=1\.6 there, 2\.0 now"):
-        training.open_folder(folder, dataclasses.replace(tiny, alpha=2.0))
+        train_all.open_folder(folder, dataclasses.replace(tiny, alpha=2.0))
     assert (folder / "protocol.json").read_bytes() == before
-    training.open_folder(folder, dataclasses.replace(tiny, realizations=3))  # may grow
-    training.open_folder(folder, tiny)
+    train_all.open_folder(folder, dataclasses.replace(tiny, realizations=3))  # may grow
+    train_all.open_folder(folder, tiny)
 
 
 def test_a_folder_of_something_else_is_refused_and_kept(tiny, tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(ValueError, match="not a run folder"):
-        training.open_folder(tmp_path, tiny)
+        train_all.open_folder(tmp_path, tiny)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
     with pytest.raises(ValueError, match="not a run folder"):
-        training.open_folder(tmp_path / "thesis.tex", tiny)
+        train_all.open_folder(tmp_path / "thesis.tex", tiny)
 
 
 def test_cells_are_mean_and_standard_error():
@@ -711,7 +714,7 @@ def test_unknown_presets_are_refused():
 def test_mirrored_replicas_give_the_same_table(tiny, run, tmp_path):
     """Four replicas on logical CPUs against one device, the whole realization."""
     protocol = dataclasses.replace(tiny, strategy="mirrored", realizations=1)
-    results = training.run(protocol, tmp_path)
+    results = train_all.run(protocol, tmp_path)
     for ours, one in zip(results, run[1][:2], strict=True):
         np.testing.assert_allclose(ours["history"]["loss"], one["history"]["loss"], rtol=1e-4)
         assert [row["accuracy"] for row in ours["test"]] == pytest.approx(
@@ -722,4 +725,4 @@ def test_mirrored_replicas_give_the_same_table(tiny, run, tmp_path):
 def test_a_batch_that_the_replicas_cannot_divide_is_refused(tiny, tmp_path):
     protocol = dataclasses.replace(tiny, strategy="mirrored", batch_size=30)
     with pytest.raises(ValueError, match="multiple of the 4 replicas"):
-        training.run(protocol, tmp_path)
+        train_all.run(protocol, tmp_path)

@@ -8,8 +8,8 @@ import sys
 import pytest
 from test_jobs import environment
 
-from hr_keras import files
-from hr_keras.experiments import alpha, runs, training
+from hr_keras._core import files
+from hr_keras.experiments import alpha, runs, train_all
 from hr_keras.experiments.protocol import from_preset
 
 LOCKS = pytest.mark.skipif(files.fcntl is None, reason="needs fcntl")
@@ -84,11 +84,11 @@ def test_what_a_killed_write_leaves_is_no_content_and_goes(tmp_path):
     run = runs.Run(from_preset("quick"), folder)
     runs.plan(folder, None, ("mnist", "mnist10k"))
     alpha.plan(folder)
-    with training.opened(runs.Plan(folder, [run])):
+    with train_all.opened(runs.Plan(folder, [run])):
         assert names(folder) == ["protocol.json"]
     write_and_be_killed(folder / "protocol.json")
     (folder / ".notes").write_text("of the user's")
-    with training.opened(runs.Plan(tmp_path, [run])):
+    with train_all.opened(runs.Plan(tmp_path, [run])):
         assert names(folder) == [".notes", "protocol.json"]
 
 
@@ -116,10 +116,10 @@ def test_a_folder_is_for_one_process_however_that_ends(tmp_path):
         ):
             pass
         plan = runs.Plan(tmp_path, [runs.Run(from_preset("quick"), tmp_path)])
-        with pytest.raises(ValueError, match="another process"), training.opened(plan):
+        with pytest.raises(ValueError, match="another process"), train_all.opened(plan):
             pass
         with pytest.raises(ValueError, match="another process"):
-            training.run(*plan.runs[0])
+            train_all.run(*plan.runs[0])
         assert names(tmp_path) == [".hr_keras-being_written"]
     with files.exclusive(tmp_path):
         assert not names(tmp_path)

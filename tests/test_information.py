@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from keras import ops
 
-from hr_keras import information
+from hr_keras._core import information
 
 batches = st.tuples(
     st.integers(0, 2**32 - 1), st.integers(1, 9), st.integers(2, 7), st.sampled_from([0.1, 1, 8])

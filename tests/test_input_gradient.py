@@ -4,7 +4,7 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from hr_keras.attacks.input_gradient import InputGradient
+from hr_keras.attacks._input_gradient import InputGradient
 from hr_keras.models import mnist_cnn, resnet8
 
 

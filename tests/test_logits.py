@@ -5,7 +5,7 @@ import reference
 import tensorflow as tf
 
 from hr_keras import HRLoss
-from hr_keras.logits import classifier_output, known_logits
+from hr_keras._core.logits import classifier_output, known_logits
 from hr_keras.models import logits_model, mnist_cnn
 
 IMAGES = np.random.default_rng(0).random((5, 8, 8, 1)).astype("float32")

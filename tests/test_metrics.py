@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_distribution import mirrored
 
-from hr_keras import HRLoss, bounds, metrics
+from hr_keras import HRLoss, error_bounds, metrics
 
 KINDS = (
     metrics.ConditionalEntropy,
@@ -104,9 +104,9 @@ def test_the_error_rate_never_exceeds_its_bound(seed, alpha, classes):
 
 
 def test_the_bound_at_its_ends():
-    assert float(bounds.upper_bound(0.0, 0.3, 1.6)) == 0.0
-    assert float(bounds.upper_bound(2.0, 50.0, 1.6)) == 1.0
-    assert float(bounds.upper_bound(0.5, 0.2, 2.0)) == pytest.approx(
+    assert float(error_bounds.upper_bound(0.0, 0.3, 1.6)) == 0.0
+    assert float(error_bounds.upper_bound(2.0, 50.0, 1.6)) == 1.0
+    assert float(error_bounds.upper_bound(0.5, 0.2, 2.0)) == pytest.approx(
         ((1 - np.exp(-0.5)) * np.exp(0.2)) ** 0.5, rel=1e-6
     )
 

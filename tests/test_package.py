@@ -25,27 +25,30 @@ def test_importing_the_package_stays_light():
     assert python(code, "tensorflow_datasets", "typer").strip() == "[]"
 
 
-@pytest.mark.parametrize(
-    "imports",
-    [
-        "hr_keras, keras",
-        "keras, hr_keras",
-        "hr_keras.attacks, keras",
-        "hr_keras, tensorflow.keras, keras",
-    ],
-)
-def test_keras_knows_our_classes_whichever_is_imported_first(imports):
-    code = f"import {imports}; print(keras.saving.get_registered_object('hr_keras>HRLoss'))"
-    assert "hr_keras.losses.HRLoss" in python(code)
+def test_every_public_name_is_there_right_after_the_import():
+    code = (
+        "import hr_keras; print(dir(hr_keras) == sorted(hr_keras.__all__));"
+        "print(*(getattr(hr_keras, name) for name in sorted(sys.argv[1:])), sep='|')"
+    )
+    names = ["HRLoss", "attacks", "audit", "callbacks", "error_bounds", "evaluation", "training"]
+    equal, found = python(f"import sys; {code}", *names).strip().split("\n")
+    assert equal == "True"
+    assert len(found.split("|")) == len(names)
+    code = "import hr_keras; hr_keras.HRloss"
+    with pytest.raises(AssertionError, match="has no attribute 'HRloss'"):
+        python(code)
 
 
 @pytest.mark.slow
 def test_every_module_may_be_imported_first():
-    """Before Keras: our classes are registered in the middle of that import."""
-    names = [path.stem for path in (ROOT / "hr_keras").glob("*.py") if path.stem != "__init__"]
+    names = [
+        ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        for path in (ROOT / "hr_keras").rglob("*.py")
+        if path.stem != "__init__"
+    ]
     assert len(names) > 20
     for name in names:
-        python(f"import hr_keras.{name}")
+        python(f"import {name}")
 
 
 def test_the_public_names_of_the_readme():
@@ -54,7 +57,7 @@ def test_the_public_names_of_the_readme():
         "from hr_keras.models import mnist_cnn, resnet8, logits_model\n"
         "from hr_keras.attacks import FGSM\n"
         "from hr_keras.callbacks import FGSMCallback\n"
-        "from hr_keras import datasets, evaluation, metrics, bounds\n"
+        "from hr_keras import datasets, error_bounds, evaluation, metrics\n"
         "print(HRLoss, FGSMCallback)"
     )
     assert "hr_keras.losses.HRLoss" in python(code)

@@ -3,13 +3,13 @@ import json
 import pytest
 
 from hr_keras.experiments import estimate as estimates
-from hr_keras.experiments import paper, runs, table, training
+from hr_keras.experiments import paper, runs, table, train_all
 from hr_keras.experiments.protocol import from_preset
 
 
 def write(folder, *arguments, **changes):
     protocol = from_preset(*arguments, **changes)
-    training.open_folder(folder, protocol)
+    train_all.open_folder(folder, protocol)
     return protocol
 
 
@@ -20,7 +20,7 @@ def test_a_run_folder_is_enough(tmp_path):
     assert (grown.realizations, grown.alpha) == (7, 2.0)
     other = runs.plan(tmp_path, epochs=5).runs[0]
     with pytest.raises(ValueError, match="epochs=4 there, 5 now"):
-        training.open_folder(other.folder, other.protocol)
+        train_all.open_folder(other.folder, other.protocol)
     asked = runs.plan(tmp_path, "paper-mnist").runs[0].protocol
     assert asked == from_preset("paper-mnist")
 
@@ -31,7 +31,7 @@ def test_several_data_sets_get_a_folder_each_in_the_order_of_the_paper(tmp_path)
     assert [run.protocol.dataset for run in plan.runs] == names
     assert [run.folder for run in plan.runs] == [tmp_path / name for name in names]
     for run in plan.runs:
-        training.open_folder(run.folder, run.protocol)
+        train_all.open_folder(run.folder, run.protocol)
     assert runs.plan(tmp_path) == plan
     assert runs.plan(None, None, ("mnist", "cifar10")).folder.name == "mnist_cifar10_quick"
 
@@ -62,7 +62,7 @@ def test_a_file_is_looked_into_again_where_it_is_still_there(tmp_path):
     path.write_bytes(b"another")
     run = runs.plan(tmp_path / "run").runs[0]
     with pytest.raises(ValueError, match="dataset_sha256"):
-        training.open_folder(run.folder, run.protocol)
+        train_all.open_folder(run.folder, run.protocol)
     path.unlink()
     assert runs.plan(tmp_path / "run").runs[0].protocol == before
 

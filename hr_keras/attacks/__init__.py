@@ -1,13 +1,13 @@
 """Attacks: an attack is a value, `attack(model, images, labels)` → adversarial images."""
 
-from hr_keras.attacks.auto_pgd import APGD
-from hr_keras.attacks.ensemble import WorstCase, fast, standard
+from hr_keras.attacks.apgd import APGD
 from hr_keras.attacks.fab import FAB
 from hr_keras.attacks.fgsm import FGSM
 from hr_keras.attacks.noise import Noise
 from hr_keras.attacks.pgd import PGD, MomentumPGD
 from hr_keras.attacks.square import Square
 from hr_keras.attacks.transfer import Transfer
+from hr_keras.attacks.worst_case import WorstCase, fast, standard
 
 __all__ = [
     "APGD",

@@ -7,11 +7,11 @@ import keras
 from keras import ops
 
 from hr_keras.attacks import objectives
-from hr_keras.attacks.attack import Task
-from hr_keras.attacks.batches import like
-from hr_keras.attacks.checks import check_count
-from hr_keras.attacks.iterative import IterativeAttack, likeliest_others, select
-from hr_keras.attacks.perturbation import finite, per_example
+from hr_keras.attacks._attack import Task
+from hr_keras.attacks._batches import like
+from hr_keras.attacks._checks import check_count
+from hr_keras.attacks._iterative import IterativeAttack, likeliest_others, select
+from hr_keras.attacks._perturbation import finite, per_example
 
 # Newton's method on a piecewise linear function ends after few steps; this is never reached.
 _NEWTON_STEPS = 50

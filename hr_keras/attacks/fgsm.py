@@ -2,12 +2,12 @@
 
 import numpy as np
 
-from hr_keras.attacks.attack import Attack, Outcome, Task
-from hr_keras.attacks.batches import compiled, in_batches, like
-from hr_keras.attacks.checks import check_epsilon, check_epsilons, check_objective, check_route
-from hr_keras.attacks.input_gradient import InputGradient
-from hr_keras.attacks.perturbation import linf_direction, perturb
-from hr_keras.logits import logits_of
+from hr_keras._core.logits import logits_of
+from hr_keras.attacks._attack import Attack, Outcome, Task
+from hr_keras.attacks._batches import compiled, in_batches, like
+from hr_keras.attacks._checks import check_epsilon, check_epsilons, check_objective, check_route
+from hr_keras.attacks._input_gradient import InputGradient
+from hr_keras.attacks._perturbation import linf_direction, perturb
 
 
 class FGSM(Attack):

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import keras
 from keras import ops
 
-from hr_keras import information
+from hr_keras._core import information
 
 ROUTES = ("logits", "probabilities")
 

@@ -6,9 +6,9 @@ import numbers
 import numpy as np
 from keras import ops
 
-from hr_keras.attacks.iterative import IterativeAttack
-from hr_keras.attacks.perturbation import finite, into, per_example
-from hr_keras.attacks.slots import Slots
+from hr_keras.attacks._iterative import IterativeAttack
+from hr_keras.attacks._perturbation import finite, into, per_example
+from hr_keras.attacks._slots import Slots
 
 
 class PGD(IterativeAttack):

@@ -6,10 +6,10 @@ import keras
 import numpy as np
 from keras import ops
 
-from hr_keras.attacks import random_numbers
-from hr_keras.attacks.checks import check_count
-from hr_keras.attacks.iterative import IterativeAttack
-from hr_keras.attacks.perturbation import into, per_example
+from hr_keras.attacks import _random_numbers
+from hr_keras.attacks._checks import check_count
+from hr_keras.attacks._iterative import IterativeAttack
+from hr_keras.attacks._perturbation import into, per_example
 
 # Windows halve in area after these queries, of 10,000.
 _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
@@ -99,12 +99,12 @@ class Square(IterativeAttack):
 
     def _stripes(self, pictures, state, epsilon):
         _, _, width, channels = pictures.shape
-        sign = _signs(random_numbers.uniform(state["keys"], -1, (1, width, channels)))
+        sign = _signs(_random_numbers.uniform(state["keys"], -1, (1, width, channels)))
         return ops.clip(pictures + epsilon * ops.cast(sign, pictures.dtype), *self.bounds)
 
     def _set_window(self, pictures, best, side, state, epsilon):
         channels = pictures.shape[-1]
-        numbers = random_numbers.uniform(state["keys"], state["steps"], (2 + channels,))
+        numbers = _random_numbers.uniform(state["keys"], state["steps"], (2 + channels,))
         inside, _ = _window(numbers[:, :2], side, pictures)
         sign = ops.cast(_signs(numbers[:, None, None, 2:]), pictures.dtype)
         return ops.where(inside, ops.clip(pictures + epsilon * sign, *self.bounds), best)
@@ -112,7 +112,7 @@ class Square(IterativeAttack):
     def _grid(self, pictures, state, epsilon):
         _, height, width, channels = pictures.shape
         hills, tiles, count = _tiled(height, width)
-        numbers = random_numbers.uniform(state["keys"], -1, (count, 1 + channels))
+        numbers = _random_numbers.uniform(state["keys"], -1, (count, 1 + channels))
         turned = ops.take(numbers[:, :, 0], tiles, axis=1) > 0.5
         hills = ops.where(turned, hills[1], hills[0])[..., None]
         mass = hills * _signs(ops.take(numbers[:, :, 1:], tiles, axis=1))
@@ -123,7 +123,7 @@ class Square(IterativeAttack):
         # In 16 bits squares underflow, and so does what keeps a quotient from 0/0.
         dtype = keras.backend.result_type(pictures.dtype, "float32")
         wide = ops.cast(epsilon, dtype)
-        numbers = random_numbers.uniform(state["keys"], state["steps"], (5 + channels,))
+        numbers = _random_numbers.uniform(state["keys"], state["steps"], (5 + channels,))
         there, corner = _window(numbers[:, :2], side, pictures)
         here, _ = _window(numbers[:, 2:4], side, pictures)
         old = ops.cast(best, dtype) - ops.cast(pictures, dtype)

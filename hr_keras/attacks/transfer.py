@@ -3,10 +3,10 @@
 import keras
 import numpy as np
 
+from hr_keras._core.logits import classifier_output
 from hr_keras.attacks import objectives
-from hr_keras.attacks.attack import Attack, Outcome
-from hr_keras.attacks.checks import prepare
-from hr_keras.logits import classifier_output
+from hr_keras.attacks._attack import Attack, Outcome
+from hr_keras.attacks._checks import prepare
 
 
 class Transfer(Attack):

@@ -1,12 +1,12 @@
 """Is a robustness number to be believed? Checks for masked gradients and for weak attacks."""
 
-from hr_keras.attacks import perturbation
-from hr_keras.attacks.attack import Task
-from hr_keras.attacks.checks import check_batch_size, check_bounds, check_count, check_epsilon
+from hr_keras._core.logits import check_backend
+from hr_keras.attacks import _perturbation
+from hr_keras.attacks._attack import Task
+from hr_keras.attacks._checks import check_batch_size, check_bounds, check_count, check_epsilon
+from hr_keras.diagnostics.attack_checks import strength_findings
 from hr_keras.diagnostics.finding import VERDICTS, Finding
-from hr_keras.diagnostics.model import model_findings
-from hr_keras.diagnostics.strength import strength_findings
-from hr_keras.logits import check_backend
+from hr_keras.diagnostics.model_checks import model_findings
 
 __all__ = ["VERDICTS", "Finding", "check"]
 
@@ -76,7 +76,7 @@ def check(
         raise ValueError(
             "`epsilon` must be greater than 0: there is no attack to check. Received: 0"
         )
-    norm = perturbation.get(norm).name
+    norm = _perturbation.get(norm).name
     seed = check_count("seed", seed, lowest=0)
     task = Task.of(model, images, labels, bounds, check_batch_size(batch_size))
     if len(task.images) < 2:

@@ -4,7 +4,7 @@ import dataclasses
 import math
 import pathlib
 
-from hr_keras import files
+from hr_keras._core import files
 from hr_keras.experiments import runs
 from hr_keras.experiments.estimate import estimate
 from hr_keras.experiments.protocol import changed, from_preset
@@ -116,7 +116,7 @@ def candidates(plan, results, epsilon=0.1):
 
     Args:
         plan: from `plan`.
-        results: of `experiments.training.run` with `LOSSES`, a list for each run.
+        results: of `experiments.train_all.run` with `LOSSES`, a list for each run.
         epsilon: size of the CE attack, one of the protocol's, greater than 0.
 
     Returns:

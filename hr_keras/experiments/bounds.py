@@ -5,7 +5,7 @@ import statistics
 
 import numpy as np
 
-from hr_keras import bounds
+from hr_keras import error_bounds
 from hr_keras.experiments.measurements import completed
 from hr_keras.experiments.protocol import LOSSES
 
@@ -79,7 +79,7 @@ def upper_bounds(run, results, data_dir=None):
 
     Args:
         run: a `runs.Run`.
-        results: of `experiments.training.run`.
+        results: of `experiments.train_all.run`.
         data_dir: where tensorflow-datasets has its data, for results of an earlier version.
 
     Returns:
@@ -133,8 +133,8 @@ def _upper(dataset, loss, split, terms, k):
     divergence = [term["divergence"][k][1] for term in terms]
     both = [
         (
-            float(bounds.upper_bound(np.float64(term["entropy"]), r, alpha)),
-            float(bounds.surrogate_bound(np.float64(term["entropy"] + r), alpha)),
+            float(error_bounds.upper_bound(np.float64(term["entropy"]), r, alpha)),
+            float(error_bounds.surrogate_bound(np.float64(term["entropy"] + r), alpha)),
         )
         for term, r in zip(terms, divergence, strict=True)
     ]
@@ -165,7 +165,7 @@ def _lower(dataset, loss, split, terms, k):
     alpha, classes = smoothed[0]["reversed_divergence"][k][0], terms[0]["classes"]
     found = [
         float(
-            bounds.lower_bound(
+            error_bounds.lower_bound(
                 np.float64(term["entropy"]),
                 np.float64(soft["reversed_divergence"][k][1]),
                 alpha,
@@ -179,7 +179,7 @@ def _lower(dataset, loss, split, terms, k):
         trained_on=loss,
         split=split,
         label_smoothing=smoothed[0]["label_smoothing"],
-        beta=bounds.beta(classes),
+        beta=error_bounds.beta(classes),
         alpha=alpha,
         error=_mean(smoothed, "error"),
         bound=statistics.fmean(found),

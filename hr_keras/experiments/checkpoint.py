@@ -9,9 +9,9 @@ import time
 import keras
 import numpy as np
 
-from hr_keras import distribution, versions
+from hr_keras._core import replicas, versions
+from hr_keras._core.files import write_atomically
 from hr_keras.experiments import jobs
-from hr_keras.files import write_atomically
 
 
 class Checkpoint(keras.callbacks.Callback):
@@ -63,7 +63,7 @@ class Checkpoint(keras.callbacks.Callback):
 
     def _check_threads(self, before):
         now = versions.threads()
-        if before in (None, now) or distribution.gpu_count() > 0:
+        if before in (None, now) or replicas.gpu_count() > 0:
             return
         fitting = jobs.jobs_for(before)
         way = f"give `--jobs {fitting}`" if fitting else f"take a machine of {before} cores"

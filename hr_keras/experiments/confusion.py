@@ -52,7 +52,7 @@ def confusions(run, results, epsilon=0.1, data_dir=None):
 
     Args:
         run: a `runs.Run`.
-        results: of `experiments.training.run`.
+        results: of `experiments.train_all.run`.
         epsilon: size of the CE attack, one of the protocol's.
         data_dir: where tensorflow-datasets has its data, for results of an earlier version.
 

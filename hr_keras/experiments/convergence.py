@@ -50,7 +50,7 @@ def convergence(results, dataset, accuracies=()):
     """CE against HR, for each validation accuracy.
 
     Args:
-        results: from `experiments.training.run`.
+        results: from `experiments.train_all.run`.
         dataset: as `datasets.load` names it.
         accuracies: validation accuracies, each in (0, 1]; by default, those of
             `SHARES` of the accuracy that every run reaches.

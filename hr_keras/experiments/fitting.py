@@ -2,8 +2,9 @@
 
 import math
 
-from hr_keras import distribution, training_loop
+from hr_keras import training
 from hr_keras.experiments import feed
+from hr_keras.training import multi_worker
 
 
 def steps(split, batch_size):
@@ -35,6 +36,6 @@ def fit(model, data, batch_size, seed, initial_epoch, epochs, callbacks=()):
         "callbacks": list(callbacks),
         "verbose": 0,
     }
-    if distribution.is_multi_worker(model.distribute_strategy):
-        return training_loop.fit(model, batches, **arguments)
+    if training.is_multi_worker(model.distribute_strategy):
+        return multi_worker.fit(model, batches, **arguments)
     return model.fit(batches, shuffle=False, **arguments)

@@ -12,8 +12,8 @@ import threading
 import traceback
 from multiprocessing import connection
 
-from hr_keras import startup
-from hr_keras.startup import processors
+from hr_keras._core import startup
+from hr_keras._core.startup import processors
 
 
 class ProcessEnded(RuntimeError):

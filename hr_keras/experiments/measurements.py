@@ -8,10 +8,12 @@ import json
 
 import numpy as np
 
-from hr_keras import datasets, evaluation, information, loading
+from hr_keras import datasets, evaluation
+from hr_keras._core import information
+from hr_keras._core.files import write_atomically
 from hr_keras.attacks import FGSM
 from hr_keras.attacks.objectives import ROUTES
-from hr_keras.files import write_atomically
+from hr_keras.audit import load
 
 # Orders at which the divergence is kept; the tightest bound of a range is read off it.
 UPPER_ALPHAS = (
@@ -186,7 +188,7 @@ def saved_model(result, folder, missing):
             f"from, {path}, is not there. Put the model there, or delete "
             f"{folder / stem(result)}.json to train it again."
         )
-    return loading.load_model(path)
+    return load.load_model(path)
 
 
 def result_json(result):

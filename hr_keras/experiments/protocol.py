@@ -8,7 +8,8 @@ import json
 import os
 import pathlib
 
-from hr_keras import datasets, distribution, inputs
+from hr_keras import datasets, training
+from hr_keras._core import loss_inputs
 
 MODELS = ("mnist_cnn", "resnet8")
 LOSSES = ("ce", "hr")
@@ -40,7 +41,7 @@ class Protocol:
         seed: determines split, initial weights and data order, with the number of the
             realization; the same for CE and HR, so that the two are paired.
         realizations: how many independent repetitions.
-        strategy: `distribution.get_strategy` name.
+        strategy: `training.get_strategy` name.
         evaluated_on: one of `SPLITS`: what the results are of, in the end. `"validation"`, for
             the search for α, never looks at a test image.
         dataset_sha256: of the file, where the data set is one; results of another content
@@ -72,7 +73,7 @@ class Protocol:
     def __post_init__(self):
         object.__setattr__(self, "epsilons", tuple(map(float, self.epsilons)))
         object.__setattr__(self, "schedule", _checked_schedule(self.schedule))
-        inputs.check_alpha(self.alpha)
+        loss_inputs.check_alpha(self.alpha)
         for name in ("epochs", "batch_size", "attack_every", "realizations"):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be at least 1. Received: {getattr(self, name)}")
@@ -82,7 +83,7 @@ class Protocol:
             raise ValueError(f"`seed` must be at least 0 and below 2³¹. Received: {self.seed}")
         if not 0 < self.validation < 1:
             raise ValueError(f"`validation` must be in (0, 1). Received: {self.validation}")
-        distribution.check_name(self.strategy)
+        training.check_name(self.strategy)
         for name, known in _CHOICES.items():
             if getattr(self, name) not in known:
                 raise ValueError(

@@ -15,20 +15,13 @@ import time
 import keras
 import numpy as np
 
-from hr_keras import (
-    callbacks,
-    datasets,
-    distribution,
-    evaluation,
-    metrics,
-    models,
-    versions,
-)
+from hr_keras import callbacks, datasets, evaluation, metrics, models, training
+from hr_keras._core import versions
+from hr_keras._core.files import replacing, write_atomically
 from hr_keras.attacks.objectives import ROUTES
 from hr_keras.experiments import fitting, measurements
 from hr_keras.experiments.checkpoint import Checkpoint
 from hr_keras.experiments.protocol import LOSSES
-from hr_keras.files import replacing, write_atomically
 from hr_keras.losses import HRLoss
 
 
@@ -59,9 +52,9 @@ def run(protocol, loss, index, folder, data_dir=None, on_epoch=None):
     if loss not in LOSSES:
         raise ValueError(f"`loss` must be one of {LOSSES}. Received: {loss!r}")
     path = result_path(folder, loss, index)
-    strategy = distribution.get_strategy(protocol.strategy)  # before any other TensorFlow
-    chief = distribution.is_chief(strategy)
-    if distribution.from_chief(path.exists(), strategy):
+    strategy = training.get_strategy(protocol.strategy)  # before any other TensorFlow
+    chief = training.is_chief(strategy)
+    if training.from_chief(path.exists(), strategy):
         if on_epoch is not None:
             on_epoch(protocol.epochs)
         return _read_result(path, protocol) if chief else None
@@ -130,8 +123,8 @@ def _read_result(path, protocol):
 def build(protocol, loss, seed, data):
     """The compiled model of a protocol, in the scope of its strategy."""
     make = {"mnist_cnn": models.mnist_cnn, "resnet8": models.resnet8}[protocol.model]
-    strategy = distribution.get_strategy(protocol.strategy)
-    by_keras = not distribution.is_multi_worker(strategy)
+    strategy = training.get_strategy(protocol.strategy)
+    by_keras = not training.is_multi_worker(strategy)
     if by_keras and protocol.batch_size % strategy.num_replicas_in_sync:
         raise ValueError(
             f"`batch_size` must be a multiple of the {strategy.num_replicas_in_sync} replicas: "
@@ -205,8 +198,8 @@ def _attacks(protocol, validation):
 
 
 def _check_same_start(done, path, strategy):
-    chief_done = distribution.from_chief(done, strategy)
-    if distribution.any_worker(done != chief_done, strategy):
+    chief_done = training.from_chief(done, strategy)
+    if training.any_worker(done != chief_done, strategy):
         raise ValueError(
             "All workers must go on from the same checkpoint: put the run folder where each of "
             f"them sees it. Received: {path.name} after {done} epochs here, {chief_done} at the "

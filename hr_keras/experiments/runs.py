@@ -3,7 +3,7 @@
 import pathlib
 from typing import NamedTuple
 
-from hr_keras import files
+from hr_keras._core import files
 from hr_keras.experiments import paper
 from hr_keras.experiments.protocol import Protocol, changed, from_preset
 

@@ -3,11 +3,11 @@
 import dataclasses
 
 from hr_keras import datasets, evaluation
-from hr_keras.attacks import named
+from hr_keras._core.files import write_atomically
+from hr_keras.attacks import presets
 from hr_keras.experiments import measurements
 from hr_keras.experiments.estimate import estimate
 from hr_keras.experiments.protocol import LOSSES
-from hr_keras.files import write_atomically
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +76,7 @@ def completed(protocol, result, attack, examples, folder, data_dir=None):
 
 def _attack(model, attack, images, labels, epsilons):
     found = {
-        epsilon: evaluation.robust_accuracy(model, images, labels, named.make(attack, epsilon))
+        epsilon: evaluation.robust_accuracy(model, images, labels, presets.make(attack, epsilon))
         for epsilon in epsilons
         if epsilon > 0
     }

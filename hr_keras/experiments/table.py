@@ -89,7 +89,7 @@ def of(protocol, results):
 
     Args:
         protocol: its `Protocol`.
-        results: from `training.run`.
+        results: from `experiments.train_all.run`.
     """
     dataset = protocol.dataset
     return Table(
@@ -98,10 +98,10 @@ def of(protocol, results):
 
 
 def cells(results, dataset):
-    """The cells of Table 1 from the results of `training.run`.
+    """The cells of Table 1 from the results of `experiments.train_all.run`.
 
     Args:
-        results: from `training.run`.
+        results: from `experiments.train_all.run`.
         dataset: as `datasets.load` names it.
 
     Returns:
@@ -137,10 +137,10 @@ def _cell(results, dataset, through, epsilon, column):
 
 
 def claims(results, dataset):
-    """HR − CE for every route, ε and attack, from the results of `training.run`.
+    """HR − CE for every route, ε and attack, from the results of `experiments.train_all.run`.
 
     Args:
-        results: from `training.run`; the same realizations on CE and on HR.
+        results: from `experiments.train_all.run`; the same realizations on CE and on HR.
         dataset: as `datasets.load` names it.
 
     Returns:

@@ -4,8 +4,8 @@ import statistics
 
 import numpy as np
 
+from hr_keras._core.figure import new_figure, rendered
 from hr_keras.experiments.estimate import estimate
-from hr_keras.plots.figure import new_figure, rendered
 
 # Colour-blind safe (Okabe & Ito), one a loss; one line style an ε.
 _COLOURS = {"ce": "#0072B2", "hr": "#D55E00"}
@@ -20,7 +20,7 @@ def accuracy_against_epoch(results, title=""):
     standard error where there are two or more.
 
     Args:
-        results: from `experiments.training.run`, or the same from files. Where an earlier version
+        results: from `experiments.train_all.run`, or the same from files. Where an earlier version
             wrote them, they hold the exact attack alone.
         title: above the picture.
 
@@ -119,7 +119,7 @@ def error_bounds(results, upper_bounds, title=""):
     """P_e and its upper bound: against epoch on the validation split, and against α.
 
     Args:
-        results: from `experiments.training.run`. Where an earlier version wrote them, they hold
+        results: from `experiments.train_all.run`. Where an earlier version wrote them, they hold
             no bound against epoch, and that panel is left out.
         upper_bounds: of `experiments.bounds.UpperBound`.
         title: above the picture.

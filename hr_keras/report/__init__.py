@@ -1,6 +1,7 @@
 """Text from saved results: Markdown, CSV and JSON. No model is ever needed here."""
 
-from hr_keras.report.audit import audit_markdown, audit_name
+from hr_keras._core.text import plain_text, rows_csv, to_json
+from hr_keras.audit.text import audit_markdown, audit_name
 from hr_keras.report.experiments import (
     alpha_markdown,
     bounds_markdown,
@@ -16,7 +17,6 @@ from hr_keras.report.table import (
     unfinished_markdown,
     versions_markdown,
 )
-from hr_keras.report.text import plain_text, rows_csv, to_json
 
 __all__ = [
     "alpha_markdown",

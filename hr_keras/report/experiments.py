@@ -1,7 +1,6 @@
 """Convergence, confusion matrices, bounds and the search for α as text."""
 
-from hr_keras.experiments import paper
-from hr_keras.report.text import (
+from hr_keras._core.text import (
     ROUTE_NAMES,
     errors,
     mean_and_error,
@@ -10,6 +9,7 @@ from hr_keras.report.text import (
     setting,
     share,
 )
+from hr_keras.experiments import paper
 
 
 def convergence_markdown(run, rows):

@@ -2,10 +2,7 @@
 
 import dataclasses
 
-from hr_keras.attacks import named
-from hr_keras.experiments import paper
-from hr_keras.experiments.protocol import PRESETS
-from hr_keras.report.text import (
+from hr_keras._core.text import (
     ROUTE_NAMES,
     errors,
     mean_and_error,
@@ -17,6 +14,9 @@ from hr_keras.report.text import (
     signed,
     to_json,
 )
+from hr_keras.attacks import presets
+from hr_keras.experiments import paper
+from hr_keras.experiments.protocol import PRESETS
 
 _HEADINGS = {
     "CE": "CE-trained, CE attack",
@@ -249,7 +249,7 @@ def _strong(name, table):
         header = ["ε", "trained on CE", "trained on HR", "HR − CE", "HR better?"]
         lines += [
             "",
-            f"## {name} attacked with `{attack}`: {named.describe(attack)}",
+            f"## {name} attacked with `{attack}`: {presets.describe(attack)}",
             "",
             *rows_markdown(header, rows),
             "",

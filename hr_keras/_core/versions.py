@@ -2,7 +2,7 @@
 
 import platform
 
-from hr_keras import startup
+from hr_keras._core import startup
 
 
 def versions():

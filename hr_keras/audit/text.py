@@ -2,7 +2,7 @@
 
 import re
 
-from hr_keras.report.text import plain_text, rows_markdown, share
+from hr_keras._core.text import plain_text, rows_markdown, share
 
 _MARKS = {"fault": "FAULT", "warning": "warning", "ok": "ok", "not applicable": "–"}
 _NORMS = {"linf": "L∞", "l2": "L2"}

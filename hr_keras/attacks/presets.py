@@ -2,12 +2,12 @@
 
 import difflib
 
-from hr_keras.attacks.auto_pgd import APGD
-from hr_keras.attacks.ensemble import fast, standard
+from hr_keras.attacks.apgd import APGD
 from hr_keras.attacks.fab import FAB
 from hr_keras.attacks.noise import Noise
 from hr_keras.attacks.pgd import PGD, MomentumPGD
 from hr_keras.attacks.square import Square
+from hr_keras.attacks.worst_case import fast, standard
 
 _MADE = {
     "noise": (

@@ -12,13 +12,13 @@ import collections
 import numpy as np
 from keras import ops
 
-from hr_keras.attacks import objectives, perturbation
-from hr_keras.attacks.attack import Attack, Outcome
-from hr_keras.attacks.batches import compiled
-from hr_keras.attacks.checks import check_count, check_epsilon, check_objective, check_route
-from hr_keras.attacks.input_gradient import InputGradient
-from hr_keras.attacks.slots import Slots
-from hr_keras.logits import logits_of
+from hr_keras._core.logits import logits_of
+from hr_keras.attacks import _perturbation, objectives
+from hr_keras.attacks._attack import Attack, Outcome
+from hr_keras.attacks._batches import compiled
+from hr_keras.attacks._checks import check_count, check_epsilon, check_objective, check_route
+from hr_keras.attacks._input_gradient import InputGradient
+from hr_keras.attacks._slots import Slots
 
 # What compiled code does not depend on: arguments of it, or of the queue.
 _NOT_COMPILED = {"name", "epsilon", "seed", "n_restarts", "batch_size", "jit_compile"}
@@ -75,7 +75,7 @@ class IterativeAttack(Attack):
     ):
         self.epsilon = check_epsilon(epsilon)
         self.objective = check_objective(objective, targeted)
-        self.ball = perturbation.get(norm)
+        self.ball = _perturbation.get(norm)
         self.n_iter = check_count("n_iter", n_iter)
         self.n_restarts = check_count("n_restarts", n_restarts)
         self.seed = check_count("seed", seed, lowest=0)

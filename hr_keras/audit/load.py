@@ -5,7 +5,7 @@ import pathlib
 import re
 import zipfile
 
-from hr_keras.logits import classifier_output
+from hr_keras._core.logits import classifier_output
 
 
 def load_model(path):

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from hr_keras.attacks import random_numbers
-from hr_keras.attacks.batches import even_size
+from hr_keras.attacks import _random_numbers
+from hr_keras.attacks._batches import even_size
 
 
 class Slots:
@@ -52,7 +52,7 @@ class Slots:
             "label": task.labels[rows],
             "target": self.targets[rows, attempts // attack.n_restarts],
             "restart": (attempts % attack.n_restarts).astype("int32"),
-            "keys": random_numbers.keys(attack.seed, task.indices[rows], attempts),
+            "keys": _random_numbers.keys(attack.seed, task.indices[rows], attempts),
         }
 
     def call(self, part, state, *arguments):

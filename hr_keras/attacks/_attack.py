@@ -9,9 +9,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from hr_keras.attacks.batches import compiled, in_batches, like
-from hr_keras.attacks.checks import check_batch_size, check_bounds, prepare
-from hr_keras.logits import check_backend, logits_of
+from hr_keras._core.logits import check_backend, logits_of
+from hr_keras.attacks._batches import compiled, in_batches, like
+from hr_keras.attacks._checks import check_batch_size, check_bounds, prepare
 
 
 class Attack(abc.ABC):

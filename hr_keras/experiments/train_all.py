@@ -3,7 +3,8 @@
 import contextlib
 import pathlib
 
-from hr_keras import datasets, distribution, files
+from hr_keras import datasets, training
+from hr_keras._core import files, replicas
 from hr_keras.experiments import jobs as processes
 from hr_keras.experiments import realization
 from hr_keras.experiments.protocol import LOSSES, Protocol
@@ -76,7 +77,7 @@ def run(protocol, folder, data_dir=None, on_epoch=None, losses=LOSSES, jobs=1):
         ValueError: for more `jobs` than cores, or than 1 where one model has several devices;
             if another process is at work in the folder.
     """
-    strategy = distribution.get_strategy(protocol.strategy)
+    strategy = training.get_strategy(protocol.strategy)
     if processes.check(jobs) > 1:
         _check_one_device(jobs, strategy)
     tasks = [
@@ -85,7 +86,7 @@ def run(protocol, folder, data_dir=None, on_epoch=None, losses=LOSSES, jobs=1):
         for loss in losses
     ]
     with contextlib.ExitStack() as stack:
-        if distribution.is_chief(strategy):
+        if training.is_chief(strategy):
             stack.enter_context(files.exclusive(folder))
             open_folder(folder, protocol)
         return _run(tasks, jobs, on_epoch)
@@ -131,16 +132,16 @@ def default_jobs(protocol):
     However few models there are: one thread each, so that neither the number of realizations
     nor that of cores changes what is trained, or keeps it from going on.
     """
-    strategy = distribution.get_strategy(protocol.strategy)
-    if distribution.is_multi_worker(strategy) or strategy.num_replicas_in_sync > 1:
+    strategy = training.get_strategy(protocol.strategy)
+    if training.is_multi_worker(strategy) or strategy.num_replicas_in_sync > 1:
         return 1
-    if distribution.gpu_count() > 0:
+    if replicas.gpu_count() > 0:
         return 1
     return processes.processors()
 
 
 def _check_one_device(jobs, strategy):
-    if distribution.is_multi_worker(strategy) or strategy.num_replicas_in_sync > 1:
+    if training.is_multi_worker(strategy) or strategy.num_replicas_in_sync > 1:
         raise ValueError(
             "`jobs` must be 1 where a model trains on several devices or with workers. "
             f"Received: {jobs}"

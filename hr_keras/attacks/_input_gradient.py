@@ -6,7 +6,7 @@ operations of an attack. One matrix product and a sum of shifted images give the
 but for the order of the sums, sooner.
 """
 
-from hr_keras import distribution
+from hr_keras._core import replicas
 
 
 class InputGradient:
@@ -47,7 +47,7 @@ class InputGradient:
 
 def _first_convolution(images):
     """The operation that everything made of `images` passes through, if it is one for us."""
-    if distribution.gpu_count() > 0:
+    if replicas.gpu_count() > 0:
         return None
     tensor = images
     while len(users := tensor.consumers()) == 1 and len(users[0].outputs) == 1:

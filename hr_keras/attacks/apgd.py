@@ -5,9 +5,9 @@ import itertools
 from keras import ops
 
 from hr_keras.attacks import objectives
-from hr_keras.attacks.checks import check_count
-from hr_keras.attacks.iterative import IterativeAttack, likeliest_others, select
-from hr_keras.attacks.perturbation import into, per_example
+from hr_keras.attacks._checks import check_count
+from hr_keras.attacks._iterative import IterativeAttack, likeliest_others, select
+from hr_keras.attacks._perturbation import into, per_example
 
 # Share of the steps between two checkpoints that must raise the objective.
 _RISING = 0.75

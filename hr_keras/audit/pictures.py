@@ -5,7 +5,7 @@ import textwrap
 
 import numpy as np
 
-from hr_keras.plots.figure import new_figure, rendered
+from hr_keras._core.figure import new_figure, rendered
 
 # Colour-blind safe (Okabe & Ito), without its yellow, and three more.
 _COLOURS = (

@@ -1,13 +1,11 @@
-"""tf.distribute: a strategy by name, and the rows that make a batch loss exact over replicas."""
+"""A `tf.distribute` strategy by name, and what its workers tell each other."""
 
 import difflib
 import functools
 import json
 import os
-import sys
 
-import keras
-from keras import ops
+from hr_keras._core.replicas import gpu_count, refuse_keras_distribution
 
 STRATEGIES = ("auto", "none", "mirrored", "multiworker")
 
@@ -22,7 +20,7 @@ def get_strategy(name="auto"):
             environment variable `TF_CONFIG` lists), or `"auto"`: mirrored where there are
             two or more GPUs, else none. `"multiworker"` waits for all the processes and
             must be the first thing that a process does with TensorFlow; train with
-            `training_loop.fit`, as Keras' own `fit` fails under it.
+            `training.fit`, as Keras' own `fit` fails under it.
 
     Returns:
         A `tf.distribute.Strategy`. Build and compile the model in its `scope()`.
@@ -33,11 +31,11 @@ def get_strategy(name="auto"):
         RuntimeError: for `"multiworker"` after TensorFlow has begun to work.
 
     Example:
-        >>> with distribution.get_strategy("auto").scope():
+        >>> with training.get_strategy("auto").scope():
         ...     model = mnist_cnn()
     """
     check_name(name)
-    _refuse_keras_distribution()
+    refuse_keras_distribution()
     if name == "multiworker":
         return _multi_worker()
     import tensorflow as tf
@@ -45,13 +43,6 @@ def get_strategy(name="auto"):
     if name == "mirrored" or (name == "auto" and gpu_count() > 1):
         return _mirrored()
     return tf.distribute.get_strategy()
-
-
-def gpu_count():
-    """How many GPUs TensorFlow has."""
-    import tensorflow as tf
-
-    return len(tf.config.list_logical_devices("GPU"))
 
 
 @functools.cache
@@ -127,7 +118,7 @@ def from_chief(number, strategy):
             other strategy the number is returned as it is.
 
     Example:
-        >>> if distribution.from_chief(path.exists(), strategy):
+        >>> if training.from_chief(path.exists(), strategy):
         ...     return
     """
     return _sum_over_workers(number if is_chief(strategy) else 0, strategy)
@@ -161,38 +152,6 @@ def _sum_over_replicas(strategy):
     return of_worker
 
 
-def refuse_unsupported():
-    """A ValueError where a global batch has no meaning, or would silently not be one.
-
-    Call it where code is traced, not where it runs.
-
-    Raises:
-        ValueError: under a parameter server strategy; on TensorFlow, where
-            `keras.distribution` has a distribution set.
-    """
-    _refuse_keras_distribution()
-    if "tensorflow" not in sys.modules:
-        return
-    import tensorflow as tf
-
-    if isinstance(tf.distribute.get_strategy(), tf.distribute.ParameterServerStrategy):
-        raise ValueError(
-            "The strategy must train its replicas in step: under parameter servers each worker "
-            "takes steps of its own, so that there is no global batch for the loss to be of. Use "
-            "MirroredStrategy or MultiWorkerMirroredStrategy (`get_strategy`). "
-            "Received: ParameterServerStrategy"
-        )
-
-
-def _refuse_keras_distribution():
-    if keras.backend.backend() == "tensorflow" and keras.distribution.distribution() is not None:
-        raise ValueError(
-            "`keras.distribution` does nothing on the TensorFlow backend: all would run on one "
-            "device. Call keras.distribution.set_distribution(None) and use a `tf.distribute` "
-            f"strategy (`get_strategy`). Received: {keras.distribution.distribution()}"
-        )
-
-
 def check_name(name):
     """The name itself; a ValueError unless it is one of `STRATEGIES`."""
     if name not in STRATEGIES:
@@ -200,45 +159,3 @@ def check_name(name):
         hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
         raise ValueError(f"`strategy` must be one of {STRATEGIES}.{hint} Received: {name!r}")
     return name
-
-
-def replica_count():
-    """How many replicas share a batch: 1 outside a `tf.distribute` replica."""
-    context = _replica_context()
-    return 1 if context is None else context.num_replicas_in_sync
-
-
-def replicas_in_scope():
-    """How many replicas a model built here will have: those of the `tf.distribute` scope."""
-    if "tensorflow" not in sys.modules:
-        return 1
-    import tensorflow as tf
-
-    return tf.distribute.get_strategy().num_replicas_in_sync
-
-
-def gather_rows(row):
-    """One row a replica, from every replica: `(k,)` → `(replicas, k)`.
-
-    Each replica writes its row into its own place of a zero matrix and the matrices are
-    added up, because the gradient of an all-reduced sum is defined and that of a gather
-    is not. Outside a replica there is one row.
-    """
-    context = _replica_context()
-    if context is None or context.num_replicas_in_sync == 1:
-        return row[None]
-    import tensorflow as tf
-
-    place = tf.one_hot(
-        context.replica_id_in_sync_group, context.num_replicas_in_sync, dtype=row.dtype
-    )
-    return context.all_reduce(tf.distribute.ReduceOp.SUM, ops.outer(place, row))
-
-
-def _replica_context():
-    """The replica that this code runs in; `None` across replicas and without TensorFlow."""
-    if "tensorflow" not in sys.modules:
-        return None
-    import tensorflow as tf
-
-    return tf.distribute.get_replica_context()

@@ -12,14 +12,14 @@ import time
 import numpy as np
 
 from hr_keras import datasets, diagnostics, evaluation
-from hr_keras.attacks import named
-from hr_keras.attacks.attack import Task
-from hr_keras.attacks.checks import check_bounds, check_count, check_epsilon
-from hr_keras.attacks.perturbation import get as ball
-from hr_keras.files import holds_anything, write_atomically
-from hr_keras.loading import check_fit, load_model, sha256
-from hr_keras.logits import check_backend, classifier_output
-from hr_keras.versions import versions
+from hr_keras._core.files import holds_anything, write_atomically
+from hr_keras._core.logits import check_backend, classifier_output
+from hr_keras._core.versions import versions
+from hr_keras.attacks import presets
+from hr_keras.attacks._attack import Task
+from hr_keras.attacks._checks import check_bounds, check_count, check_epsilon
+from hr_keras.attacks._perturbation import get as ball
+from hr_keras.audit.load import check_fit, load_model, sha256
 
 FORMAT = 1
 _KEYS = {
@@ -68,7 +68,7 @@ def audit(
 
         - `protocol`: the arguments, `examples`, and `epsilons` of the curve;
         - `model`: `name`, `output` (see `logits.ClassifierOutput`), `classes`, `parameters`;
-        - `attacks`: `name, description` of each, and its `settings` at ε, see `named.settings`;
+        - `attacks`: `name, description` of each, and its `settings` at ε, see `presets.settings`;
         - `clean`: `accuracy, low, high`, the last two its 95 % interval (Wilson's);
         - `curve`: `attack, epsilon, accuracy, low, high`, for each attack and `worst_case`,
           and each ε; at ε = 0 that is the clean accuracy;
@@ -123,8 +123,8 @@ def audit(
         "attacks": [
             {
                 "name": attack.name,
-                "description": named.describe(attack.name),
-                "settings": named.settings(attack),
+                "description": presets.describe(attack.name),
+                "settings": presets.settings(attack),
             }
             for attack in _attacks(protocol, protocol["epsilon"])
         ],
@@ -254,7 +254,7 @@ def _protocol(examples, epsilon, norm, attacks, seed, bounds, batch_size):
         "epsilon": epsilon,
         "norm": ball(norm).name,
         "epsilons": [share * epsilon for share in CURVE],
-        "attacks": [named.check(name) for name in attacks],
+        "attacks": [presets.check(name) for name in attacks],
         "examples": examples,
         "seed": check_count("seed", seed, lowest=0),
         "bounds": check_bounds(bounds),
@@ -265,7 +265,7 @@ def _protocol(examples, epsilon, norm, attacks, seed, bounds, batch_size):
 def _attacks(protocol, epsilon):
     keys = ("norm", "seed", "bounds", "batch_size")
     shared = {key: protocol[key] for key in keys}
-    made = [named.make(name, epsilon, **shared) for name in protocol["attacks"]]
+    made = [presets.make(name, epsilon, **shared) for name in protocol["attacks"]]
     for name, attack in zip(protocol["attacks"], made, strict=True):
         attack.name = name
     return made

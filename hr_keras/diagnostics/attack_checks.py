@@ -3,7 +3,7 @@
 import numpy as np
 
 from hr_keras.attacks import PGD, MomentumPGD, Noise, Square, Transfer
-from hr_keras.attacks.attack import is_correct
+from hr_keras.attacks._attack import is_correct
 from hr_keras.diagnostics.finding import (
     ATHALYE,
     CARLINI,
@@ -14,7 +14,7 @@ from hr_keras.diagnostics.finding import (
     not_applicable,
     percent,
 )
-from hr_keras.diagnostics.model import chance_level
+from hr_keras.diagnostics.model_checks import chance_level
 
 STEPS = 40
 # Half a point of accuracy, that of the published comparison of attacks (Croce & Hein 2020).

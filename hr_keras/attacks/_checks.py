@@ -6,8 +6,8 @@ import numbers
 import keras
 import numpy as np
 
+from hr_keras._core.logits import classifier_output
 from hr_keras.attacks import objectives
-from hr_keras.logits import classifier_output
 
 
 def prepare(model, images, labels, bounds):

@@ -5,7 +5,7 @@ import weakref
 
 import numpy as np
 
-from hr_keras.logits import structure
+from hr_keras._core.logits import structure
 
 _COMPILED: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 

@@ -4,10 +4,11 @@ import keras
 import numpy as np
 from keras import ops
 
-from hr_keras import information
+from hr_keras._core import information
+from hr_keras._core.logits import classifier_output, logits_of
 from hr_keras.attacks import objectives
-from hr_keras.attacks.attack import is_correct
-from hr_keras.attacks.batches import compiled, in_batches
+from hr_keras.attacks._attack import is_correct
+from hr_keras.attacks._batches import compiled, in_batches
 from hr_keras.diagnostics.finding import (
     ATHALYE,
     AUTOATTACK,
@@ -21,7 +22,6 @@ from hr_keras.diagnostics.finding import (
     not_applicable,
     percent,
 )
-from hr_keras.logits import classifier_output, logits_of
 
 # AutoAttack's code warns of a single zero gradient; some are zero in any ReLU network.
 ZERO_GRADIENT_SHARE = 0.05

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from keras import ops
 
-from hr_keras.attacks import random_numbers
+from hr_keras.attacks import _random_numbers
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Linf:
 
     def random(self, keys, draw, images):
         """Uniform in the ball of size 1, of the shape and dtype of `images`."""
-        uniform = random_numbers.uniform(keys, draw, images.shape[1:])
+        uniform = _random_numbers.uniform(keys, draw, images.shape[1:])
         return ops.cast(2.0 * uniform - 1.0, images.dtype)
 
 
@@ -67,8 +67,8 @@ class L2:
         size = 1
         for side in shape:
             size *= side
-        numbers = random_numbers.normal(keys, draw, shape)
-        radius = random_numbers.uniform(keys, -1 - draw, (1,))[:, 0] ** (1.0 / size)
+        numbers = _random_numbers.normal(keys, draw, shape)
+        radius = _random_numbers.uniform(keys, -1 - draw, (1,))[:, 0] ** (1.0 / size)
         inside = self.direction(numbers) * per_example(radius, numbers)
         return ops.cast(inside, images.dtype)
 

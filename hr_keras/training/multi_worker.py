@@ -8,7 +8,8 @@ import contextlib
 
 import keras
 
-from hr_keras import distribution
+from hr_keras import training
+from hr_keras._core import replicas
 
 
 def fit(
@@ -33,7 +34,7 @@ def fit(
     With several workers every process calls `fit` with the same arguments, and every process
     is given the **same** data set of global batches, of which each replica takes its rows:
     do not shard it, and give a shuffle a seed. Callbacks run in every process, with the same
-    logs: let only the chief write (`distribution.is_chief`). `model.stop_training` ends the
+    logs: let only the chief write (`training.is_chief`). `model.stop_training` ends the
     training of all workers when any of them sets it at the end of an epoch; within an epoch
     they all have to set it after the same batch.
 
@@ -64,15 +65,15 @@ def fit(
 
     Raises:
         ValueError: if an argument is not as described, if the length of a data set is neither
-            known nor given, and where `distribution.refuse_unsupported` says so.
+            known nor given, and where `replicas.refuse_unsupported` says so.
 
     Example:
-        >>> strategy = distribution.get_strategy("multiworker")  # reads TF_CONFIG
+        >>> strategy = training.get_strategy("multiworker")  # reads TF_CONFIG
         >>> with strategy.scope():
         ...     model = mnist_cnn()
         ...     model.compile("sgd", loss=HRLoss(alpha=1.6), metrics=["accuracy"])
         >>> batches = tf.data.Dataset.from_tensor_slices((x, y)).shuffle(60000, seed=0).batch(100)
-        >>> history = training_loop.fit(model, batches, epochs=5, validation_data=(x_val, y_val))
+        >>> history = training.fit(model, batches, epochs=5, validation_data=(x_val, y_val))
     """
     strategy = model.distribute_strategy
     _check(model, dataset, strategy)
@@ -99,7 +100,7 @@ def fit(
             logs = _train_epoch(model, step, batches, steps, callbacks)
             logs.update(validate(callbacks))
             callbacks.on_epoch_end(epoch, logs)
-            if distribution.any_worker(model.stop_training, strategy):
+            if training.any_worker(model.stop_training, strategy):
                 break
     model.optimizer.finalize_variable_values(model.trainable_weights)
     callbacks.on_train_end(logs)
@@ -226,7 +227,7 @@ def _check(model, dataset, strategy):
     import tensorflow as tf
 
     with strategy.scope():
-        distribution.refuse_unsupported()
+        replicas.refuse_unsupported()
     if not model.compiled:
         raise ValueError("`model` must be compiled: call model.compile(…) in the strategy's scope.")
     if not isinstance(dataset, tf.data.Dataset):

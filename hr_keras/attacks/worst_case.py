@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from hr_keras.attacks.attack import Attack, Outcome
-from hr_keras.attacks.auto_pgd import APGD
+from hr_keras.attacks._attack import Attack, Outcome
+from hr_keras.attacks.apgd import APGD
 from hr_keras.attacks.fab import FAB
 from hr_keras.attacks.pgd import PGD
 from hr_keras.attacks.square import Square

@@ -10,7 +10,7 @@ from keras import ops
 from keras.src.backend import get_keras_mask
 
 # The module, not a name of it: where it is imported before Keras, its names are not there yet.
-from hr_keras import information, logits
+from hr_keras._core import information, logits
 
 
 def prepare(y_true, y_pred, sample_weight=None, from_logits=False, dtype=None):

@@ -1,0 +1,87 @@
+"""Replicas of `tf.distribute`: how many there are, and what makes a batch loss exact over them."""
+
+import sys
+
+import keras
+from keras import ops
+
+
+def gpu_count():
+    """How many GPUs TensorFlow has."""
+    import tensorflow as tf
+
+    return len(tf.config.list_logical_devices("GPU"))
+
+
+def refuse_unsupported():
+    """A ValueError where a global batch has no meaning, or would silently not be one.
+
+    Call it where code is traced, not where it runs.
+
+    Raises:
+        ValueError: under a parameter server strategy; on TensorFlow, where
+            `keras.distribution` has a distribution set.
+    """
+    refuse_keras_distribution()
+    if "tensorflow" not in sys.modules:
+        return
+    import tensorflow as tf
+
+    if isinstance(tf.distribute.get_strategy(), tf.distribute.ParameterServerStrategy):
+        raise ValueError(
+            "The strategy must train its replicas in step: under parameter servers each worker "
+            "takes steps of its own, so that there is no global batch for the loss to be of. Use "
+            "MirroredStrategy or MultiWorkerMirroredStrategy (`get_strategy`). "
+            "Received: ParameterServerStrategy"
+        )
+
+
+def refuse_keras_distribution():
+    if keras.backend.backend() == "tensorflow" and keras.replicas.distribution() is not None:
+        raise ValueError(
+            "`keras.distribution` does nothing on the TensorFlow backend: all would run on one "
+            "device. Call keras.replicas.set_distribution(None) and use a `tf.distribute` "
+            f"strategy (`get_strategy`). Received: {keras.replicas.distribution()}"
+        )
+
+
+def replica_count():
+    """How many replicas share a batch: 1 outside a `tf.distribute` replica."""
+    context = _replica_context()
+    return 1 if context is None else context.num_replicas_in_sync
+
+
+def replicas_in_scope():
+    """How many replicas a model built here will have: those of the `tf.distribute` scope."""
+    if "tensorflow" not in sys.modules:
+        return 1
+    import tensorflow as tf
+
+    return tf.distribute.get_strategy().num_replicas_in_sync
+
+
+def gather_rows(row):
+    """One row a replica, from every replica: `(k,)` → `(replicas, k)`.
+
+    Each replica writes its row into its own place of a zero matrix and the matrices are
+    added up, because the gradient of an all-reduced sum is defined and that of a gather
+    is not. Outside a replica there is one row.
+    """
+    context = _replica_context()
+    if context is None or context.num_replicas_in_sync == 1:
+        return row[None]
+    import tensorflow as tf
+
+    place = tf.one_hot(
+        context.replica_id_in_sync_group, context.num_replicas_in_sync, dtype=row.dtype
+    )
+    return context.all_reduce(tf.distribute.ReduceOp.SUM, ops.outer(place, row))
+
+
+def _replica_context():
+    """The replica that this code runs in; `None` across replicas and without TensorFlow."""
+    if "tensorflow" not in sys.modules:
+        return None
+    import tensorflow as tf
+
+    return tf.distribute.get_replica_context()
