@@ -2,7 +2,7 @@
 
 import keras
 
-from hr_keras._core import information, loss_inputs, replicas
+from hr_keras._core import checks, information, loss_inputs, replicas
 
 _REDUCTIONS = ("sum_over_batch_size", "mean", "mean_with_sample_weight")
 
@@ -73,7 +73,7 @@ class HRLoss(keras.losses.Loss):
                 f"the whole batch. Received: reduction={reduction!r}"
             )
         super().__init__(name=name, reduction=reduction, dtype=dtype)
-        self.alpha = loss_inputs.check_alpha(alpha)
+        self.alpha = checks.check_alpha(alpha)
         self.from_logits = from_logits
         self._given_dtype = None if dtype is None else self.dtype
 

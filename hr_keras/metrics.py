@@ -8,7 +8,7 @@ import keras
 from keras import ops
 
 from hr_keras import error_bounds
-from hr_keras._core import information, loss_inputs, replicas
+from hr_keras._core import checks, information, loss_inputs, replicas
 
 
 class _Expectation(keras.metrics.Metric):
@@ -16,7 +16,7 @@ class _Expectation(keras.metrics.Metric):
 
     def __init__(self, alpha, from_logits, name, dtype):
         super().__init__(name=name, dtype=dtype)
-        self.alpha = loss_inputs.check_alpha(alpha)
+        self.alpha = checks.check_alpha(alpha)
         self.from_logits = from_logits
         # Every replica holds the statistics of all, because a maximum can't be summed up.
         self.statistics = self.add_variable(

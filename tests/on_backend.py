@@ -150,7 +150,7 @@ def _refusal(call):
 
 def distributed():
     """The trainings with every batch split over all devices, and the number of those."""
-    keras.replicas.set_distribution(keras.replicas.DataParallel())
+    keras.distribution.set_distribution(keras.distribution.DataParallel())
     devices = keras.Variable(np.zeros(1)).value.sharding.device_set
     found = {name: trained(*problem) for name, problem in trainings().items()}
     return {"devices": len(devices), "trained": found}

@@ -502,11 +502,11 @@ def test_parameter_servers_are_refused():
 
 
 def test_keras_distribution_is_refused_on_tensorflow():
-    keras.replicas.set_distribution(keras.replicas.DataParallel(devices=["cpu:0"]))
+    keras.distribution.set_distribution(keras.distribution.DataParallel(devices=["cpu:0"]))
     try:
         with pytest.raises(ValueError, match="does nothing on the TensorFlow backend"):
             HRLoss()(np.array([0]), np.array([[0.5, 0.5]]))
         with pytest.raises(ValueError, match="does nothing on the TensorFlow backend"):
             training.get_strategy("none")
     finally:
-        keras.replicas.set_distribution(None)
+        keras.distribution.set_distribution(None)

@@ -1,7 +1,6 @@
 """What Keras hands to a loss or a metric, checked and made ready for `information`."""
 
 import math
-import numbers
 import warnings
 
 import keras
@@ -57,15 +56,6 @@ def prepare(y_true, y_pred, sample_weight=None, from_logits=False, dtype=None):
     # Not an attribute everywhere: a JAX tracer takes none, Keras keeps its mask elsewhere.
     weights = _weights(sample_weight, get_keras_mask(y_pred), rows)
     return labels, information.log_probabilities(rows, are_logits), weights
-
-
-def check_alpha(alpha):
-    """α as a float; a ValueError unless it is a finite number greater than 1."""
-    if not (isinstance(alpha, numbers.Real) and 1 < alpha < float("inf")):
-        raise ValueError(
-            f"`alpha` must be a finite number greater than 1. Received: alpha={alpha!r}"
-        )
-    return float(alpha)
 
 
 def _class_numbers(labels):

@@ -37,11 +37,11 @@ def refuse_unsupported():
 
 
 def refuse_keras_distribution():
-    if keras.backend.backend() == "tensorflow" and keras.replicas.distribution() is not None:
+    if keras.backend.backend() == "tensorflow" and keras.distribution.distribution() is not None:
         raise ValueError(
             "`keras.distribution` does nothing on the TensorFlow backend: all would run on one "
-            "device. Call keras.replicas.set_distribution(None) and use a `tf.distribute` "
-            f"strategy (`get_strategy`). Received: {keras.replicas.distribution()}"
+            "device. Call keras.distribution.set_distribution(None) and use a `tf.distribute` "
+            f"strategy (`get_strategy`). Received: {keras.distribution.distribution()}"
         )
 
 

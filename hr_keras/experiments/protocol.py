@@ -9,7 +9,7 @@ import os
 import pathlib
 
 from hr_keras import datasets, training
-from hr_keras._core import loss_inputs
+from hr_keras._core import checks
 
 MODELS = ("mnist_cnn", "resnet8")
 LOSSES = ("ce", "hr")
@@ -73,7 +73,7 @@ class Protocol:
     def __post_init__(self):
         object.__setattr__(self, "epsilons", tuple(map(float, self.epsilons)))
         object.__setattr__(self, "schedule", _checked_schedule(self.schedule))
-        loss_inputs.check_alpha(self.alpha)
+        checks.check_alpha(self.alpha)
         for name in ("epochs", "batch_size", "attack_every", "realizations"):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be at least 1. Received: {getattr(self, name)}")
