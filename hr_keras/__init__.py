@@ -2,13 +2,28 @@
 
 import importlib
 from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
 
-try:
-    __version__ = version("hr_keras")
-except PackageNotFoundError:  # a source tree that was not installed
-    __version__ = "unknown"
+if TYPE_CHECKING:
+    from hr_keras import (
+        attacks,
+        audit,
+        callbacks,
+        datasets,
+        diagnostics,
+        error_bounds,
+        evaluation,
+        experiments,
+        losses,
+        metrics,
+        models,
+        training,
+    )
+    from hr_keras.losses import HRLoss
 
-_MODULES = (
+__all__ = [
+    "HRLoss",
+    "__version__",
     "attacks",
     "audit",
     "callbacks",
@@ -21,20 +36,21 @@ _MODULES = (
     "metrics",
     "models",
     "training",
-)
-# Every other public name, and the module that it is at home in.
-_NAMES = {"HRLoss": "losses"}
+]
 
-__all__ = ["__version__", *_NAMES, *_MODULES]
+try:
+    __version__ = version("hr_keras")
+except PackageNotFoundError:  # a source tree that is not installed
+    __version__ = "unknown"
 
 
-def __getattr__(name):  # PEP 562: Keras and TensorFlow are imported with the first use
-    if name in _MODULES:
+def __getattr__(name: str) -> Any:  # PEP 562: Keras and TensorFlow are imported at first use
+    if name == "HRLoss":
+        return importlib.import_module("hr_keras.losses").HRLoss
+    if name in __all__:
         return importlib.import_module(f"hr_keras.{name}")
-    if name in _NAMES:
-        return getattr(importlib.import_module(f"hr_keras.{_NAMES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-def __dir__():
+def __dir__() -> list[str]:
     return sorted(__all__)

@@ -10,7 +10,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from hr_keras._core import progress, startup
+from hr_keras._core import progress, runtime
 from hr_keras.experiments import jobs as processes
 
 app = typer.Typer(
@@ -93,7 +93,7 @@ def _command(function):
     @functools.wraps(function)
     def command(**values):
         options = _Options(**{option.name: values.pop(option.name) for option in shared})
-        startup.import_tensorflow()
+        runtime.import_tensorflow()
         return function(options, **values)
 
     parameters = [option.replace(kind=inspect.Parameter.KEYWORD_ONLY) for option in shared + own]
@@ -254,7 +254,7 @@ def audit(
     ] = None,
 ):
     """Audit a saved classifier: what attacks leave of it, and whether to believe that."""
-    startup.import_tensorflow()
+    runtime.import_tensorflow()
     from rich.console import Console
     from rich.markdown import Markdown
 

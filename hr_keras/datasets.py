@@ -1,29 +1,35 @@
-"""Image classification data: `load(name)` → train, validation and test arrays."""
+"""Image classification data: `load(name)` returns train, validation and test arrays."""
 
-import difflib
 import importlib.resources
-import numbers
 import os
 import socket
 import urllib.parse
 import urllib.request
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import IO, Literal, NamedTuple
 
 import numpy as np
+
+from hr_keras._core.checks import check_choice
+
+__all__ = ["EMBEDDED", "TFDS", "Dataset", "Split", "check_name", "load", "to_unit_interval"]
 
 EMBEDDED = ("mnist10k",)
 TFDS = ("mnist", "fashion_mnist", "cifar10", "svhn_cropped")
 _ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 
 
-class _NotAsExpected(ValueError):
-    """A whole file with the wrong content, apart from a damaged one."""
+class _UnexpectedContent(ValueError):
+    """A readable file with the wrong content, as opposed to a damaged file."""
 
 
 class Split(NamedTuple):
-    """Images `(n, height, width, channels)` and integer labels `(n,)`.
+    """Images and labels.
 
-    The images are float32 in [0, 1]; with `load(dtype=None)` they may be uint8.
+    Args:
+        images: `(n, height, width, channels)`, float32 in [0, 1]; with `load(dtype=None)` they
+            may be uint8.
+        labels: Integers `(n,)`.
     """
 
     images: np.ndarray
@@ -31,49 +37,68 @@ class Split(NamedTuple):
 
 
 class Dataset(NamedTuple):
-    """Three splits; unpacks as `(x, y), (x_val, y_val), (x_test, y_test) = load(name)`."""
+    """Three splits; unpacks as `(x, y), (x_val, y_val), (x_test, y_test) = load(name)`.
+
+    Args:
+        train: Split to train on.
+        validation: Split held out from the training images.
+        test: Split to test on.
+    """
 
     train: Split
     validation: Split
     test: Split
 
     @property
-    def num_classes(self):
-        """One more than the largest label of the training split, validation included."""
+    def num_classes(self) -> int:
+        """One more than the largest label of the training and validation splits."""
         return 1 + int(max(self.train.labels.max(), self.validation.labels.max(initial=0)))
 
 
-def load(name, validation=0.1, seed=0, data_dir=None, dtype="float32"):
-    """A data set by name, or from an `.npz` file in Keras' layout.
+def load(
+    name: str | os.PathLike[str],
+    validation: float = 0.1,
+    seed: int = 0,
+    data_dir: str | os.PathLike[str] | None = None,
+    dtype: Literal["float32"] | None = "float32",
+) -> Dataset:
+    """Loads a data set by name, or from an `.npz` file in the layout of Keras.
 
     Args:
-        name: `"mnist10k"` (10,000 real MNIST digits that ship with this package: 8,000 to
-            train and validate, 2,000 to test), a data set of tensorflow-datasets
-            (`"mnist"`, `"fashion_mnist"`, `"cifar10"`, `"svhn_cropped"`), or the path of
-            an `.npz` file with `x_train, y_train, x_test, y_test`: images uint8, or
-            floating point in [0, 1], of shape `(n, height, width)` or
-            `(n, height, width, channels)`; integer labels `(n,)` or `(n, 1)`.
-            Nothing is ever unpickled.
-        validation: share of the training images that becomes the validation split,
-            0 ≤ validation < 1: the same share of every class.
-        seed: integer that determines the validation split.
-        data_dir: where tensorflow-datasets looks for its data and downloads it to.
-        dtype: of the images: `"float32"`, or `None` for a quarter of the memory where pixels
-            are stored as uint8: they stay so, see `to_unit_interval`.
+        name: One of
+
+            - `"mnist10k"`: 10,000 real MNIST digits that ship with this package: 8,000 to
+              train and validate, 2,000 to test.
+            - a data set of tensorflow-datasets: `"mnist"`, `"fashion_mnist"`, `"cifar10"`,
+              `"svhn_cropped"`.
+            - the path of an `.npz` file with `x_train, y_train, x_test, y_test`: images uint8,
+              or floating point in [0, 1], of shape `(n, height, width)` or `(n, height, width,
+              channels)`; integer labels `(n,)` or `(n, 1)`. Nothing is unpickled.
+        validation: Share of the training images that becomes the validation split, the same
+            share of every class; at least 0 and below 1. Default 0.1.
+        seed: Integer that determines the validation split. Default 0.
+        data_dir: Folder where tensorflow-datasets looks for its data and downloads it. Default
+            `None`: its own default.
+        dtype: Type of the images: `"float32"` (default), or `None` to keep uint8 pixels, which
+            need a quarter of the memory; see `to_unit_interval`.
 
     Returns:
-        A `Dataset`: `train`, `validation` and `test`, each `images` and `labels`.
+        A `Dataset`: `train`, `validation` and `test`, each with `images` and `labels`.
 
     Raises:
-        ValueError: for an unknown name, data that cannot be had here, or a file that is
-            not as described.
+        ValueError: If the name is unknown, the data cannot be downloaded, or the file is not as
+            described.
 
     Example:
-        >>> (x_train, y_train), (x_val, y_val), (x_test, y_test) = load("mnist10k")
-        >>> x_train.shape, x_val.shape, x_test.shape
-        ((7200, 28, 28, 1), (800, 28, 28, 1), (2000, 28, 28, 1))
+
+    ```python
+    from hr_keras import datasets
+
+    (x_train, y_train), (x_val, y_val), (x_test, y_test) = datasets.load("mnist10k")
+    assert x_train.shape == (7200, 28, 28, 1)
+    ```
     """
-    if not (isinstance(validation, numbers.Real) and 0 <= validation < 1):
+    if not (isinstance(validation, (int, float, np.floating)) and 0 <= validation < 1):
         raise ValueError(f"`validation` must be at least 0 and below 1. Received: {validation!r}")
     if dtype not in ("float32", None):
         raise ValueError(f'`dtype` must be "float32" or None. Received: {dtype!r}')
@@ -88,18 +113,18 @@ def load(name, validation=0.1, seed=0, data_dir=None, dtype="float32"):
         with open(name, "rb") as file:
             arrays = _read_npz(file, name)
     x_train, y_train, x_test, y_test = arrays
-    train = _split(x_train, y_train, name, "train")
-    test = _split(x_test, y_test, name, "test")
+    train = _check_split(x_train, y_train, name, "train")
+    test = _check_split(x_test, y_test, name, "test")
     if train.images.shape[1:] != test.images.shape[1:]:
         raise ValueError(
             f"Train and test images of {name} differ in shape: "
             f"{train.images.shape[1:]} and {test.images.shape[1:]}."
         )
-    kept, held_out = _stratified(train.labels, validation, seed)
+    kept, held_out = _split_by_class(train.labels, validation, seed)
     if len(kept) == 0 or (validation > 0 and len(held_out) == 0):
         raise ValueError(
-            f"A validation share of {validation} leaves {len(kept)} of the {len(train.labels)} "
-            f"training images of {name} to train and {len(held_out)} to validate."
+            f"A validation share of {validation} splits the {len(train.labels)} training images of "
+            f"{name} into {len(kept)} to train and {len(held_out)} to validate."
         )
     validation_split = Split(train.images[held_out], train.labels[held_out])
     dataset = Dataset(Split(train.images[kept], train.labels[kept]), validation_split, test)
@@ -113,59 +138,82 @@ def load(name, validation=0.1, seed=0, data_dir=None, dtype="float32"):
     return Dataset(*(Split(to_unit_interval(images), labels) for images, labels in dataset))
 
 
-def to_unit_interval(images):
-    """Images as float32 in [0, 1]: uint8 pixels over 255, floating-point ones as they are.
+def to_unit_interval(images: np.ndarray) -> np.ndarray:
+    """Converts images to float32 in [0, 1]: uint8 pixels are divided by 255.
 
     Args:
         images: uint8, or floating point in [0, 1].
+
+    Returns:
+        The images, of the same shape.
+
+    Example:
+
+    ```python
+    from hr_keras import datasets
+
+    stored = datasets.load("mnist10k", dtype=None).test.images  # uint8
+    digits = datasets.to_unit_interval(stored[:100])
+    ```
     """
     if images.dtype == np.uint8:
         return images.astype("float32") / np.float32(255)
     return images.astype("float32", copy=False)
 
 
-def check_name(name):
-    """The name or path as text; a ValueError unless `load` could know it."""
+def check_name(name: str | os.PathLike[str]) -> str:
+    """Returns the name or path as text if `load` accepts it, without loading anything.
+
+    Args:
+        name: A name, or the path of an `.npz` file.
+
+    Returns:
+        The text.
+
+    Raises:
+        ValueError: If the name is unknown or the file does not exist.
+
+    Example:
+
+    ```python
+    from hr_keras import datasets
+
+    assert datasets.check_name("mnist10k") == "mnist10k"
+    ```
+    """
     if not isinstance(name, (str, os.PathLike)):
         raise ValueError(f"A dataset is a name or a path. Received: {name!r}")
     name = os.fspath(name)
-    if name in EMBEDDED or name in TFDS:
-        return name
-    if name.endswith(".npz"):
-        if os.path.isfile(name):
-            return name
+    if not name.endswith(".npz"):
+        return check_choice("dataset", name, (*EMBEDDED, *TFDS, "<a file>.npz"))
+    if not os.path.isfile(name):
         raise ValueError(f"There is no file {name!r}.")
-    nearest = difflib.get_close_matches(name, (*EMBEDDED, *TFDS), n=1, cutoff=0.4)
-    hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
-    raise ValueError(
-        f"Unknown dataset {name!r}. Expected one of {(*EMBEDDED, *TFDS)} or the path of an "
-        f".npz file.{hint}"
-    )
+    return name
 
 
-def _read_npz(file, name):
+def _read_npz(file: IO[bytes], name: str) -> list[np.ndarray]:
     try:
         with np.load(file, allow_pickle=False) as archive:
             missing = [array for array in _ARRAYS if array not in archive.files]
             if missing:
-                raise _NotAsExpected(
+                raise _UnexpectedContent(
                     f"{name} must hold the arrays {', '.join(_ARRAYS)}. Missing: "
                     f"{', '.join(missing)}. It holds: {', '.join(archive.files) or 'nothing'}"
                 )
             return [archive[array] for array in _ARRAYS]
-    except _NotAsExpected:
+    except _UnexpectedContent:
         raise
-    except Exception as error:  # damage shows as any of a dozen types
+    except Exception as error:  # damaged files raise many types of errors
         hint = ""
         if "pickle" in str(error):
             hint = (
-                " It holds an object array, or is no .npz file at all; both would need unpickling,"
+                " It holds an object array, or is not an .npz file; both would need unpickling,"
                 " which can run code and is refused. Save plain numeric arrays with np.savez."
             )
         raise ValueError(f"{name} is not a complete .npz file: {error}.{hint}") from error
 
 
-def _read_tfds(name, data_dir):
+def _read_tfds(name: str, data_dir: str | os.PathLike[str] | None) -> list[np.ndarray]:
     import tensorflow_datasets as tfds
 
     builder = tfds.builder(name, data_dir=data_dir)
@@ -175,11 +223,11 @@ def _read_tfds(name, data_dir):
             builder.download_and_prepare()
     except ImportError:
         raise
-    except Exception as error:  # a network, a checksum, a disk: TFDS raises many types
+    except Exception as error:  # network, checksum, disk: TFDS raises many types of errors
         where = os.path.dirname(os.path.dirname(builder.data_dir))
         raise ValueError(
             f"Dataset {name!r} is not in {where} and could not be downloaded there "
-            f"({type(error).__name__}: {error}). Two ways on: prepare it with tensorflow-datasets "
+            f"({type(error).__name__}: {error}). Either prepare it with tensorflow-datasets "
             "on a machine that has a network and pass its folder as `data_dir`, or pass the "
             "path of an .npz file with x_train, y_train, x_test, y_test."
         ) from error
@@ -190,8 +238,8 @@ def _read_tfds(name, data_dir):
     return [array for split in splits for array in split]
 
 
-def _check_reachable(urls):
-    """Fail at once where a host has no address: TFDS would try again for minutes."""
+def _check_reachable(urls: Iterable[str]) -> None:
+    """Fails at once if a host has no address: TFDS would retry for minutes."""
     if urllib.request.getproxies():
         return
     for host in {urllib.parse.urlsplit(url).hostname for url in urls}:
@@ -199,8 +247,8 @@ def _check_reachable(urls):
             socket.getaddrinfo(host, None)
 
 
-def _split(images, labels, name, which):
-    """Checked images, uint8 or float32 in [0, 1] with a channel axis, and labels, int64 `(n,)`."""
+def _check_split(images: np.ndarray, labels: np.ndarray, name: str, which: str) -> Split:
+    """Checks images, and adds the channel axis; checks labels, and casts them to int64 `(n,)`."""
     where = f"{which} of {name}"
     if images.ndim == 3:
         images = images[..., None]
@@ -224,10 +272,10 @@ def _split(images, labels, name, which):
         raise ValueError(
             f"Labels must be integers 0, 1, … Received for {where}: smallest {labels.min()}"
         )
-    return Split(_checked_pixels(images, where), labels.astype("int64"))
+    return Split(_check_pixels(images, where), labels.astype("int64"))
 
 
-def _checked_pixels(images, where):
+def _check_pixels(images: np.ndarray, where: str) -> np.ndarray:
     if images.dtype == np.uint8:
         return images
     if not np.issubdtype(images.dtype, np.floating):
@@ -243,8 +291,8 @@ def _checked_pixels(images, where):
     return images.astype("float32")
 
 
-def _stratified(labels, share, seed):
-    """Indices kept and held out: round(share · count) of each class, in the original order."""
+def _split_by_class(labels: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the indices kept and held out: round(share · count) of each class, in order."""
     generator = np.random.default_rng(seed)
     held_out = np.zeros(len(labels), bool)
     for label in np.unique(labels):

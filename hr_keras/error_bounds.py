@@ -2,87 +2,115 @@
 
 import functools
 import math
+from typing import Any
 
 import numpy as np
 from keras import ops
 
+__all__ = ["beta", "lower_bound", "surrogate_bound", "upper_bound"]
 
-def upper_bound(entropy, divergence, alpha):
-    """Upper bound on the probability of error (Proposition 1).
 
-    P_e ≤ [(1 − e^(−H)) · e^R]^((α−1)/α), for every α > 1, every classifier and every joint
-    distribution, the empirical one included.
+def upper_bound(entropy: Any, divergence: Any, alpha: float) -> Any:
+    """Computes the upper bound on the probability of error (Proposition 1).
+
+    ```
+    P_e ≤ [(1 − e^(−H)) · e^R]^((α−1)/α)
+    ```
+
+    for every α > 1, every classifier and every joint distribution, including the empirical one.
 
     Args:
-        entropy: H(Ŷ|X) in nats, at least 0.
-        divergence: R = α·D_α(p_XY‖p_XŶ) in nats, as `HRLoss` has it.
-        alpha: order of the divergence, greater than 1.
+        entropy: H(Ŷ|X) in nats, at least 0: a number or a tensor.
+        divergence: R = α·D_α(p_XY‖p_XŶ) in nats, as in `HRLoss`.
+        alpha: Order of the divergence, greater than 1.
 
     Returns:
-        A tensor of the shape of `entropy`, at most 1.
+        A tensor with the shape of `entropy`, at most 1.
 
-    Source: "A novel loss to train DNNs", Proposition 1.
+    References:
+        - "A novel loss to train DNNs", Proposition 1.
 
     Example:
-        >>> float(bounds.upper_bound(0.0, 0.3, alpha=1.6))  # certain, so never wrong
-        0.0
+
+    ```python
+    from hr_keras import error_bounds
+
+    bound = error_bounds.upper_bound(0.5, 0.2, alpha=1.6)
+    ```
     """
     entropy = ops.convert_to_tensor(entropy)
     divergence = ops.convert_to_tensor(divergence, entropy.dtype)
     share = -ops.expm1(-entropy)
-    # a power of the product, not exp of a log: 1 − e^(−H) may be 0
+    # Not exp of a log: 1 − e^(−H) may be 0.
     exponent = (alpha - 1.0) / alpha
     return ops.minimum(share**exponent * ops.exp(exponent * divergence), 1.0)
 
 
-def surrogate_bound(risk, alpha):
-    """Upper bound on the probability of error that the HR risk alone gives (Corollary 1).
+def surrogate_bound(risk: Any, alpha: float) -> Any:
+    """Computes the upper bound on the probability of error from the HR risk alone (Corollary 1).
 
-    P_e ≤ exp((α−1)/α · (L_HR − 1)), because log(1 − e^(−H)) ≤ H − 1: never below
-    `upper_bound`, and as small as the HR loss makes it.
+    ```
+    P_e ≤ exp((α−1)/α · (L_HR − 1))
+    ```
+
+    because log(1 − e^(−H)) ≤ H − 1. It is never below `upper_bound`.
 
     Args:
-        risk: L_HR = H + R in nats, over the whole distribution.
-        alpha: order of the divergence, greater than 1.
+        risk: L_HR = H + R in nats, over the whole distribution: a number or a tensor.
+        alpha: Order of the divergence, greater than 1.
 
     Returns:
-        A tensor of the shape of `risk`, at most 1.
+        A tensor with the shape of `risk`, at most 1.
 
-    Source: "A novel loss to train DNNs", Corollary 1 and appendix B.
+    References:
+        - "A novel loss to train DNNs", Corollary 1 and appendix B.
 
     Example:
-        >>> float(bounds.surrogate_bound(1.0, alpha=1.6))
-        1.0
+
+    ```python
+    from hr_keras import error_bounds
+
+    bound = error_bounds.surrogate_bound(0.7, alpha=1.6)
+    ```
     """
     exponent = (alpha - 1.0) / alpha
     return ops.minimum(ops.exp(exponent * (ops.convert_to_tensor(risk) - 1.0)), 1.0)
 
 
-def lower_bound(entropy, reversed_divergence, alpha, num_classes):
-    """Lower bound on the probability of error (Proposition 1).
+def lower_bound(entropy: Any, reversed_divergence: Any, alpha: float, num_classes: int) -> Any:
+    """Computes the lower bound on the probability of error (Proposition 1).
 
-    P_e ≥ (1 − e^(−H))^(β·(α−1)/(α−2)) · e^(−R'), for every α > 2, every classifier and every
-    joint distribution. It says something for soft labels only: with hard ones the classifier
-    gives classes a probability that the labels rule out, R' is infinite and the bound is 0.
+    ```
+    P_e ≥ (1 − e^(−H))^(β·(α−1)/(α−2)) · e^(−R')
+    ```
+
+    for every α > 2, every classifier and every joint distribution. It is informative only for
+    soft labels. With hard labels the classifier gives positive probability to classes that the
+    labels exclude, so R' is infinite and the bound is 0.
 
     Args:
-        entropy: H(Ŷ|X) in nats, at least 0.
+        entropy: H(Ŷ|X) in nats, at least 0: a number or a tensor.
         reversed_divergence: R' = (α−1)·D_(α−1)(p_XŶ‖p_XY)
-            = 1/(α−2) · log E_x Σ_y q(y|x)^(α−1) p(y|x)^(2−α) in nats; it may be infinite.
-        alpha: greater than 2.
-        num_classes: M, at least 2.
+            = 1/(α−2) · log E_x Σ_y q(y|x)^(α−1) p(y|x)^(2−α) in nats. It may be infinite.
+        alpha: Greater than 2.
+        num_classes: Number of classes M, at least 2.
 
     Returns:
-        A tensor of the shape of `entropy`, at least 0.
+        A tensor with the shape of `entropy`, at least 0.
 
     Raises:
-        ValueError: unless α > 2 and M ≥ 2.
+        ValueError: If `alpha` is not greater than 2 or `num_classes` is less than 2.
 
-    Source: "A novel loss to train DNNs", Proposition 1.
+    References:
+        - "A novel loss to train DNNs", Proposition 1.
 
     Example:
-        >>> float(bounds.lower_bound(0.5, float("inf"), alpha=3.0, num_classes=10))
-        0.0
+
+    ```python
+    from hr_keras import error_bounds
+
+    bound = error_bounds.lower_bound(0.5, 0.3, alpha=3.0, num_classes=10)
+    ```
     """
     if not 2 < alpha < math.inf:
         raise ValueError(f"`alpha` must be greater than 2. Received: alpha={alpha!r}")
@@ -93,26 +121,37 @@ def lower_bound(entropy, reversed_divergence, alpha, num_classes):
 
 
 @functools.cache
-def beta(num_classes):
-    """The constant β(M) of the lower bound.
+def beta(num_classes: int) -> float:
+    """Computes the constant β(M) of the lower bound.
 
-    The smallest β with log g⁻¹(h) ≥ β·log(1 − e^(−h)) for all h in (0, log M], where
-    g(P) = h_b(P) + P·log M on [0, 1 − 1/M] and h_b is the binary entropy, in nats: Fano's
+    It is the smallest β with log g⁻¹(h) ≥ β·log(1 − e^(−h)) for all h in (0, log M], where
+    g(P) = h_b(P) + P·log M on [0, 1 − 1/M] and h_b is the binary entropy in nats. Fano's
     inequality says H ≤ g(P_u).
 
     Args:
-        num_classes: M, at least 2.
+        num_classes: Number of classes M, at least 2.
 
     Returns:
         A float, for example 2.14 for 2 classes and 4.07 for 10.
 
     Raises:
-        ValueError: for fewer than 2 classes.
+        ValueError: If `num_classes` is less than 2.
+
+    References:
+        - "A novel loss to train DNNs", appendix A.
+
+    Example:
+
+    ```python
+    from hr_keras import error_bounds
+
+    assert round(error_bounds.beta(10), 2) == 4.07
+    ```
     """
     if not 2 <= num_classes < math.inf:
         raise ValueError(f"`num_classes` must be at least 2. Received: {num_classes!r}")
     lowest, highest = math.log(1e-300), math.log(_largest_uncertainty(num_classes))
-    for _ in range(4):  # finer and finer around the largest ratio
+    for _ in range(4):  # each grid is finer, around the largest ratio
         grid = np.linspace(lowest, highest, 10_001)
         ratios = _ratio(grid, num_classes)
         best = int(np.argmax(ratios))
@@ -120,18 +159,18 @@ def beta(num_classes):
     return float(ratios[best])
 
 
-def _ratio(log_p, num_classes):
-    """log P / log(1 − e^(−g(P))): what β must reach at h = g(P)."""
+def _ratio(log_p: np.ndarray, num_classes: int) -> np.ndarray:
+    """log P / log(1 − e^(−g(P))): β is at least this at h = g(P)."""
     return log_p / np.log(-np.expm1(-_fano(np.exp(log_p), num_classes)))
 
 
-def _fano(p, num_classes):
+def _fano(p: Any, num_classes: int) -> Any:
     """g(P) = h_b(P) + P·log M."""
     return -p * np.log(p) - (1.0 - p) * np.log1p(-p) + p * math.log(num_classes)
 
 
-def _largest_uncertainty(num_classes):
-    """g⁻¹(log M), by bisection: g rises on [0, 1 − 1/M]."""
+def _largest_uncertainty(num_classes: int) -> float:
+    """g⁻¹(log M), by bisection: g increases on [0, 1 − 1/M]."""
     low, high = 0.0, 1.0 - 1.0 / num_classes
     for _ in range(100):
         middle = (low + high) / 2

@@ -1,103 +1,123 @@
 """`HRLoss`: conditional entropy + Rényi divergence as a Keras loss."""
 
+from typing import Any, Literal
+
 import keras
 
-from hr_keras._core import checks, information, loss_inputs, replicas
+from hr_keras._core import information, replicas
+from hr_keras._core.checks import check_alpha
+from hr_keras._core.loss_inputs import prepare_inputs
+
+__all__ = ["HRLoss"]
+
+Reduction = Literal["sum_over_batch_size", "mean", "mean_with_sample_weight"]
 
 _REDUCTIONS = ("sum_over_batch_size", "mean", "mean_with_sample_weight")
 
 
 @keras.saving.register_keras_serializable(package="hr_keras")
 class HRLoss(keras.losses.Loss):
-    """The HR loss: conditional entropy of the softmax plus Rényi divergence, in nats.
+    """Computes the HR loss: entropy of the softmax plus Rényi divergence, in nats.
 
-    L = Σ_i w_i H_i + 1/(α−1) · log Σ_i w_i exp(r_i)
+    ```
+    loss = Σ_i w_i H_i + 1/(α−1) · log Σ_i w_i exp(r_i)
+    ```
 
-    with H_i the entropy of the soft decision on example i, r_i = (α−1)·CE_i for a class
-    number and r_i = log Σ_y p_i(y)^α q_i(y)^(1−α) for a soft label, and w the sample
-    weights, normalised to sum to 1.
+    where H_i is the entropy of the soft decision q_i on example i, r_i = (α−1)·CE_i for a
+    class number, r_i = log Σ_y p_i(y)^α q_i(y)^(1−α) for a soft label p_i, and w are the
+    sample weights, normalized to sum to 1.
 
-    This is a functional of the *batch*: the expectation is inside the logarithm, so the
-    loss of a batch is not the mean of the losses of its examples, and its value depends
-    on the batch size. Under a `tf.distribute` strategy the batch is the global one.
+    The expectation is inside the logarithm. The loss of a batch is therefore not the mean of
+    the losses of its examples, and its value depends on the batch size. Under a
+    `tf.distribute` strategy the batch is the global batch.
 
     Args:
-        alpha: order of the Rényi divergence, greater than 1. As α → 1 the loss becomes
-            mean CE + mean entropy; as α grows the worst examples weigh more.
-        from_logits: whether `y_pred` are logits. With `False` (the default) the logits
-            behind a softmax are still used wherever Keras knows them. While a model trains
-            on JAX it never does: there, as in Keras' own losses, probabilities are clipped to
-            [1e-7, 1 − 1e-7], and an example whose class has less gets no gradient from its
-            cross-entropy. Prefer models that end in logits on JAX.
-        reduction: `"sum_over_batch_size"`, `"mean"` or `"mean_with_sample_weight"`, which
-            are the same here: sample weights are the weights of the expectation, so an
-            integer weight counts as so many copies of the row. A sum or the per-example
-            values of a batch functional do not exist; see `call` for batches of one.
-        name: name of the loss.
-        dtype: `"float64"` computes in float64; anything else in float32, whatever the
-            model's precision. `None` follows `y_pred`, never below float32. JAX has
+        alpha: Order of the Rényi divergence, greater than 1. As α → 1 the loss becomes mean
+            cross-entropy + mean entropy. A larger α gives more weight to the worst examples.
+            Default 1.6.
+        from_logits: Whether `y_pred` are logits. With `False` (default), the logits behind a
+            softmax are still used if Keras knows them. It does not know them while a model
+            trains on JAX: probabilities are then clipped to [1e-7, 1 − 1e-7], as in Keras' own
+            losses, and an example whose class has a smaller probability gets no gradient from
+            its cross-entropy. On JAX, prefer models that end in logits.
+        reduction: `"sum_over_batch_size"` (default), `"mean"` or `"mean_with_sample_weight"`.
+            All three are the same here: sample weights are the weights of the expectation, so
+            an integer weight counts as that many copies of the row. `"sum"` and `None` are
+            refused, because the loss is one number for the batch. See `call` for batches of
+            one example.
+        name: Name of the loss. Default `"hr_loss"`.
+        dtype: `"float64"` computes in float64, anything else in float32, whatever the
+            precision of the model. Default `None`: as `y_pred`, but at least float32. JAX has
             float64 only with `jax_enable_x64`.
 
     Call args:
-        y_true: class numbers `(n,)` or `(n, 1)`, of any dtype, or distributions `(n, classes)`.
-            An out-of-range class number makes the loss NaN. (JAX without `jax_enable_x64`
-            cuts integers to 32 bits before anybody sees them.)
-        y_pred: `(n, classes)`, classes ≥ 2. Further leading axes are flattened: every
-            position counts as one example.
-        sample_weight: `(n,)` or `(n, 1)`, not negative. All zero: loss and gradient are 0.
+        y_true: Class numbers `(n,)` or `(n, 1)`, of any dtype, or distributions `(n, classes)`.
+            A class number that is out of range makes the loss NaN. (JAX without
+            `jax_enable_x64` cuts integers to 32 bits before that check.)
+        y_pred: `(n, classes)`, classes ≥ 2. Further leading axes are flattened: every position
+            counts as one example.
+        sample_weight: `(n,)` or `(n, 1)`, not negative. If all are 0, loss and gradient are 0.
 
     Returns:
         A scalar.
 
     Raises:
-        ValueError: for arguments that are not as described; in a call, where the replicas of
-            a strategy do not share a global batch: see `replicas.refuse_unsupported`.
+        ValueError: If an argument is not as described. In a call, also if the replicas of a
+            strategy do not share a global batch (parameter servers, `keras.distribution` on
+            TensorFlow).
 
-    Source: "A novel loss to train DNNs", eq. (3).
+    References:
+        - "A novel loss to train DNNs", eq. (3).
 
     Example:
-        >>> model.compile("sgd", loss=HRLoss(alpha=1.6), metrics=["accuracy"])
+
+    ```python
+    from hr_keras import HRLoss
+
+    model.compile("sgd", loss=HRLoss(alpha=1.6), metrics=["accuracy"])
+    model.fit(x_train, y_train, verbose=0)
+    ```
     """
 
     def __init__(
         self,
-        alpha=1.6,
-        from_logits=False,
-        reduction="sum_over_batch_size",
-        name="hr_loss",
-        dtype=None,
-    ):
+        alpha: float = 1.6,
+        from_logits: bool = False,
+        reduction: Reduction = "sum_over_batch_size",
+        name: str = "hr_loss",
+        dtype: str | None = None,
+    ) -> None:
         if reduction not in _REDUCTIONS:
             raise ValueError(
                 f"`reduction` must be one of {_REDUCTIONS}: the HR loss is one number for "
                 f"the whole batch. Received: reduction={reduction!r}"
             )
         super().__init__(name=name, reduction=reduction, dtype=dtype)
-        self.alpha = checks.check_alpha(alpha)
+        self.alpha = check_alpha(alpha)
         self.from_logits = from_logits
         self._given_dtype = None if dtype is None else self.dtype
 
-    def __call__(self, y_true, y_pred, sample_weight=None):
+    def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
         replicas.refuse_unsupported()
         with keras.name_scope(self.name):
-            labels, log_q, weights = loss_inputs.prepare(
+            labels, log_q, weights = prepare_inputs(
                 y_true, y_pred, sample_weight, self.from_logits, self._given_dtype
             )
-            # One row a replica: the expectation runs over the global batch.
+            # One row per replica: the expectation is over the global batch.
             rows = replicas.gather_rows(
                 information.hr_statistics(labels, log_q, self.alpha, weights)
             )
-            # Keras adds up the replicas' gradients, so each takes its share of the one value.
+            # Keras sums the gradients of the replicas, so each returns its share of the loss.
             return information.hr_risk_from(rows, self.alpha) / replicas.replica_count()
 
-    def call(self, y_true, y_pred):
-        """The loss of each example as a batch of its own, H + r/(α−1): `(n,)`, not reduced."""
-        labels, log_q, _ = loss_inputs.prepare(
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        """Computes the loss of each example as a batch of one, H + r/(α−1): `(n,)`."""
+        labels, log_q, _ = prepare_inputs(
             y_true, y_pred, from_logits=self.from_logits, dtype=self._given_dtype
         )
         return information.hr_per_example(labels, log_q, self.alpha)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "alpha": self.alpha,

@@ -1,144 +1,192 @@
 """Terms of the HR loss over a whole data set: the same number whatever the batch size.
 
-`val_loss` is a mean of batch losses, and the loss of a batch depends on its size, because
-the expectation stands inside a logarithm. These metrics keep running sums instead.
+`val_loss` is a mean of batch losses, and the loss of a batch depends on its size, because the
+expectation is inside a logarithm. These metrics keep running sums instead.
 """
+
+from typing import Any
 
 import keras
 from keras import ops
 
 from hr_keras import error_bounds
-from hr_keras._core import checks, information, loss_inputs, replicas
+from hr_keras._core import information, replicas
+from hr_keras._core.checks import check_alpha
+from hr_keras._core.loss_inputs import prepare_inputs
+
+__all__ = ["ConditionalEntropy", "ErrorBound", "HRRisk", "RenyiDivergence"]
 
 
 class _Expectation(keras.metrics.Metric):
-    """Running `information.hr_statistics` of everything seen, over all replicas."""
+    """Keeps running `information.hr_statistics` of all examples on all replicas."""
 
-    def __init__(self, alpha, from_logits, name, dtype):
-        super().__init__(name=name, dtype=dtype)
-        self.alpha = checks.check_alpha(alpha)
+    _default_name: str
+
+    def __init__(
+        self,
+        alpha: float = 1.6,
+        from_logits: bool = False,
+        name: str | None = None,
+        dtype: str | None = None,
+    ) -> None:
+        super().__init__(name=self._default_name if name is None else name, dtype=dtype)
+        self.alpha = check_alpha(alpha)
         self.from_logits = from_logits
-        # Every replica holds the statistics of all, because a maximum can't be summed up.
+        # Every replica holds the statistics of all, because a maximum cannot be summed.
         self.statistics = self.add_variable(
             (5,), "zeros", name="statistics", aggregation="only_first_replica"
         )
 
-    def update_state(self, y_true, y_pred, sample_weight=None):
-        """Take in a batch; arguments as those of `HRLoss`."""
-        labels, log_q, weights = loss_inputs.prepare(
-            y_true, y_pred, sample_weight, self.from_logits
-        )
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
+        """Adds a batch. The arguments are those of a call of `HRLoss`."""
+        labels, log_q, weights = prepare_inputs(y_true, y_pred, sample_weight, self.from_logits)
         batch = information.hr_statistics(labels, log_q, self.alpha, weights)
         rows = replicas.gather_rows(ops.cast(batch, self.statistics.dtype))
-        everything = ops.concatenate([ops.convert_to_tensor(self.statistics)[None], rows])
-        self.statistics.assign(information.combined(everything))
+        before = ops.convert_to_tensor(self.statistics)[None]
+        self.statistics.assign(information.combine_statistics(ops.concatenate([before, rows])))
 
-    def _terms(self):
+    def _terms(self) -> tuple[Any, Any]:
         return information.entropy_and_divergence(
             ops.convert_to_tensor(self.statistics), self.alpha
         )
 
-
-class _WithAlpha(_Expectation):
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = {"alpha": self.alpha, "from_logits": self.from_logits}
         return {**super().get_config(), **config}
 
 
 @keras.saving.register_keras_serializable(package="hr_keras")
 class ConditionalEntropy(_Expectation):
-    """Entropy of the classifier's soft decision over the data seen, in nats.
+    """Computes the entropy of the soft decision over all examples, in nats.
 
+    ```
     H(Ŷ|X) = Σ w_i H_i / Σ w_i
+    ```
 
     Args:
-        from_logits: whether predictions are logits.
-        name: name of the metric.
-        dtype: dtype of its state.
+        from_logits: Whether predictions are logits. Default `False`.
+        name: Name of the metric. Default `"conditional_entropy"`.
+        dtype: Dtype of its state. Default `None`: Keras' float type.
 
     Example:
-        >>> model.compile("sgd", loss=HRLoss(), metrics=[metrics.ConditionalEntropy()])
+
+    ```python
+    from hr_keras import HRLoss, metrics
+
+    model.compile("sgd", loss=HRLoss(), metrics=[metrics.ConditionalEntropy()])
+    model.evaluate(images, labels, verbose=0)
+    ```
     """
 
-    def __init__(self, from_logits=False, name="conditional_entropy", dtype=None):
-        super().__init__(2.0, from_logits, name, dtype)  # the order has no part in H
+    _default_name = "conditional_entropy"
 
-    def result(self):
-        """H: a scalar between 0 and log(classes); 0 before any data."""
+    def __init__(
+        self, from_logits: bool = False, name: str | None = None, dtype: str | None = None
+    ) -> None:
+        super().__init__(from_logits=from_logits, name=name, dtype=dtype)
+
+    def result(self) -> Any:
+        """Returns H, a scalar between 0 and log(classes); 0 before any data."""
         return self._terms()[0]
 
-    def get_config(self):
-        return {**super().get_config(), "from_logits": self.from_logits}
+    def get_config(self) -> dict[str, Any]:
+        config = super().get_config()
+        del config["alpha"]  # the entropy does not depend on it
+        return config
 
 
 @keras.saving.register_keras_serializable(package="hr_keras")
-class RenyiDivergence(_WithAlpha):
-    """Rényi term of the HR loss over the data seen, in nats.
+class RenyiDivergence(_Expectation):
+    """Computes the Rényi term of the HR loss over all examples, in nats.
 
-    R = α·D_α(p_XY‖p_XŶ) = 1/(α−1) · log(Σ w_i exp(r_i) / Σ w_i), as in `HRLoss`.
+    ```
+    R = α·D_α(p_XY‖p_XŶ) = 1/(α−1) · log(Σ w_i exp(r_i) / Σ w_i)
+    ```
+
+    with r as in `HRLoss`.
 
     Args:
-        alpha: order of the divergence, greater than 1.
-        from_logits: whether predictions are logits.
-        name: name of the metric.
-        dtype: dtype of its state.
+        alpha: Order of the divergence, greater than 1. Default 1.6.
+        from_logits: Whether predictions are logits. Default `False`.
+        name: Name of the metric. Default `"renyi_divergence"`.
+        dtype: Dtype of its state. Default `None`: Keras' float type.
 
     Example:
-        >>> model.compile("sgd", loss=HRLoss(), metrics=[metrics.RenyiDivergence(1.6)])
+
+    ```python
+    from hr_keras import HRLoss, metrics
+
+    model.compile("sgd", loss=HRLoss(), metrics=[metrics.RenyiDivergence(alpha=1.6)])
+    model.evaluate(images, labels, verbose=0)
+    ```
     """
 
-    def __init__(self, alpha=1.6, from_logits=False, name="renyi_divergence", dtype=None):
-        super().__init__(alpha, from_logits, name, dtype)
+    _default_name = "renyi_divergence"
 
-    def result(self):
-        """R: a scalar, at least the mean cross-entropy for hard labels; 0 before any data."""
+    def result(self) -> Any:
+        """Returns R, a scalar; for hard labels at least the mean cross-entropy."""
         return self._terms()[1]
 
 
 @keras.saving.register_keras_serializable(package="hr_keras")
-class HRRisk(_WithAlpha):
-    """The HR loss over the data seen as one batch, H + R, in nats.
+class HRRisk(_Expectation):
+    """Computes the HR loss over all examples as one batch, H + R, in nats.
 
-    Equal to `HRLoss(alpha)` on the whole data set at once, whatever the batch size.
+    It equals `HRLoss(alpha)` on the whole data set at once, whatever the batch size.
 
     Args:
-        alpha: order of the divergence, greater than 1.
-        from_logits: whether predictions are logits.
-        name: name of the metric.
-        dtype: dtype of its state.
+        alpha: Order of the divergence, greater than 1. Default 1.6.
+        from_logits: Whether predictions are logits. Default `False`.
+        name: Name of the metric. Default `"hr_risk"`.
+        dtype: Dtype of its state. Default `None`: Keras' float type.
 
     Example:
-        >>> model.compile("sgd", loss=HRLoss(1.6), metrics=[metrics.HRRisk(1.6)])
+
+    ```python
+    from hr_keras import HRLoss, metrics
+
+    model.compile("sgd", loss=HRLoss(alpha=1.6), metrics=[metrics.HRRisk(alpha=1.6)])
+    model.evaluate(images, labels, verbose=0)
+    ```
     """
 
-    def __init__(self, alpha=1.6, from_logits=False, name="hr_risk", dtype=None):
-        super().__init__(alpha, from_logits, name, dtype)
+    _default_name = "hr_risk"
 
-    def result(self):
-        """H + R, a scalar; 0 before any data."""
+    def result(self) -> Any:
+        """Returns H + R, a scalar; 0 before any data."""
         entropy, divergence = self._terms()
         return entropy + divergence
 
 
 @keras.saving.register_keras_serializable(package="hr_keras")
-class ErrorBound(_WithAlpha):
-    """Upper bound on the error rate over the data seen (Proposition 1), at most 1.
+class ErrorBound(_Expectation):
+    """Computes an upper bound on the error rate over all examples (Proposition 1).
 
-    P_e ≤ [(1 − e^(−H)) · e^R]^((α−1)/α); see `error_bounds.upper_bound`.
+    ```
+    P_e ≤ [(1 − e^(−H)) · e^R]^((α−1)/α)
+    ```
 
     Args:
-        alpha: order of the divergence, greater than 1.
-        from_logits: whether predictions are logits.
-        name: name of the metric.
-        dtype: dtype of its state.
+        alpha: Order of the divergence, greater than 1. Default 1.6.
+        from_logits: Whether predictions are logits. Default `False`.
+        name: Name of the metric. Default `"error_bound"`.
+        dtype: Dtype of its state. Default `None`: Keras' float type.
+
+    References:
+        - "A novel loss to train DNNs", Proposition 1. See `error_bounds.upper_bound`.
 
     Example:
-        >>> model.compile("sgd", loss=HRLoss(), metrics=["accuracy", metrics.ErrorBound(1.6)])
+
+    ```python
+    from hr_keras import HRLoss, metrics
+
+    model.compile("sgd", loss=HRLoss(), metrics=["accuracy", metrics.ErrorBound(alpha=1.6)])
+    model.evaluate(images, labels, verbose=0)
+    ```
     """
 
-    def __init__(self, alpha=1.6, from_logits=False, name="error_bound", dtype=None):
-        super().__init__(alpha, from_logits, name, dtype)
+    _default_name = "error_bound"
 
-    def result(self):
-        """The bound, a scalar between 0 and 1."""
+    def result(self) -> Any:
+        """Returns the bound, a scalar between 0 and 1."""
         return error_bounds.upper_bound(*self._terms(), self.alpha)

@@ -1,6 +1,8 @@
-"""Classifiers of the paper; `logits_model` is at home in `logits`."""
+"""The classifiers of the paper, and `logits_model` for any classifier."""
 
 import functools
+from collections.abc import Iterator
+from typing import Any
 
 import keras
 import numpy as np
@@ -13,36 +15,47 @@ __all__ = ["logits_model", "mnist_cnn", "resnet", "resnet8"]
 
 
 def mnist_cnn(
-    input_shape=(28, 28, 1),
-    num_classes=10,
-    classifier_activation="softmax",
-    mean_image=None,
-    seed=None,
-):
-    """The paper's MNIST network: two times (convolution 3×3, max-pooling), two dense layers.
+    input_shape: tuple[int, int, int] = (28, 28, 1),
+    num_classes: int = 10,
+    classifier_activation: str | None = "softmax",
+    mean_image: Any = None,
+    seed: int | None = None,
+) -> keras.Model:
+    """Builds the paper's MNIST network: twice (convolution 3×3, max-pooling), two dense layers.
 
-    32 and 64 filters, a dense layer of 128, a classifier of `num_classes`; ReLU; 225,034
-    parameters for MNIST. The paper gives no widths; these are those of Keras' own MNIST
-    example.
+    It has 32 and 64 filters, a dense layer of 128 units and a classifier of `num_classes`
+    units, with ReLU: 225,034 parameters for MNIST. The paper gives no widths; these are those
+    of the MNIST example of Keras.
 
     Args:
-        input_shape: `(height, width, channels)`, at least 10×10.
-        num_classes: at least 2.
-        classifier_activation: activation of the last layer, as in `keras.applications`;
-            `None` returns logits.
-        mean_image: array that broadcasts to `input_shape`, subtracted from every image
-            inside the model, so that attacks and users see the same scale.
-        seed: integer; the same seed gives the same initial weights. `None`: Keras' own.
+        input_shape: `(height, width, channels)`, at least 10×10. Default `(28, 28, 1)`.
+        num_classes: Number of classes, at least 2. Default 10.
+        classifier_activation: Activation of the last layer, as in `keras.applications`.
+            Default `"softmax"`; `None` returns logits.
+        mean_image: Array that broadcasts to `input_shape`. It is subtracted from every image
+            inside the model, so attacks and users see images in their original scale. Default
+            `None`: nothing is subtracted.
+        seed: The same integer gives the same initial weights. Default `None`: Keras' own seeds.
 
     Returns:
         A functional `keras.Model` on float images, `(n, *input_shape)` → `(n, num_classes)`.
 
     Raises:
-        ValueError: for fewer than 2 classes, smaller images or a mean image of another shape.
+        ValueError: If there are fewer than 2 classes, the images are smaller than 10×10, or
+            the mean image does not broadcast to `input_shape`.
+
+    References:
+        - "A novel loss to train DNNs", section on experiments.
 
     Example:
-        >>> model = mnist_cnn(seed=0)
-        >>> model.compile("sgd", loss=HRLoss(alpha=1.6), metrics=["accuracy"])
+
+    ```python
+    from hr_keras import HRLoss
+    from hr_keras.models import mnist_cnn
+
+    model = mnist_cnn(seed=0)
+    model.compile("sgd", loss=HRLoss(alpha=1.6), metrics=["accuracy"])
+    ```
     """
     _check_num_classes(num_classes)
     if min(input_shape[:2]) < 10:
@@ -67,43 +80,52 @@ def mnist_cnn(
 
 
 def resnet(
-    n=1,
-    input_shape=(32, 32, 3),
-    num_classes=10,
-    classifier_activation="softmax",
-    mean_image=None,
-    seed=None,
-    synchronized=None,
-):
-    """CIFAR ResNet v1 with 6n + 2 layers: three stages of n blocks, 16, 32 and 64 filters.
+    n: int = 1,
+    input_shape: tuple[int, int, int] = (32, 32, 3),
+    num_classes: int = 10,
+    classifier_activation: str | None = "softmax",
+    mean_image: Any = None,
+    seed: int | None = None,
+    synchronized: bool | None = None,
+) -> keras.Model:
+    """Builds the CIFAR ResNet v1 with 6n + 2 layers: three stages of n blocks.
 
-    Batch normalisation after each convolution, He-normal initialisation, L2 penalty 1e-4
-    on the kernels, a 1×1 convolution on the shortcut where the shape changes.
+    The stages have 16, 32 and 64 filters. Each convolution is followed by batch normalization.
+    Kernels have He-normal initial values and an L2 penalty of 1e-4. A 1×1 convolution is on
+    the shortcut where the shape changes.
 
     Args:
-        n: blocks a stage; 1 gives ResNet-8, 3 ResNet-20.
-        input_shape: `(height, width, channels)`.
-        num_classes: at least 2.
-        classifier_activation: activation of the last layer, as in `keras.applications`;
-            `None` returns logits.
-        mean_image: array that broadcasts to `input_shape`, subtracted from every image
-            inside the model, so that attacks and users see the same scale.
-        seed: integer; the same seed gives the same initial weights. `None`: Keras' own.
-        synchronized: whether batch normalisation runs over the batches of all replicas
-            (TensorFlow only). `None`: where the model is built in the scope of a strategy of
-            several replicas. Without it every replica keeps moving statistics of its own.
+        n: Blocks per stage; 1 (default) gives ResNet-8, 3 gives ResNet-20.
+        input_shape: `(height, width, channels)`. Default `(32, 32, 3)`.
+        num_classes: Number of classes, at least 2. Default 10.
+        classifier_activation: Activation of the last layer, as in `keras.applications`.
+            Default `"softmax"`; `None` returns logits.
+        mean_image: Array that broadcasts to `input_shape`. It is subtracted from every image
+            inside the model, so attacks and users see images in their original scale. Default
+            `None`: nothing is subtracted.
+        seed: The same integer gives the same initial weights. Default `None`: Keras' own seeds.
+        synchronized: Whether batch normalization uses the batches of all replicas (TensorFlow
+            only). Without it, the moving statistics of the replicas differ. Default `None`: if
+            the model is built in the scope of a strategy with several replicas.
 
     Returns:
         A functional `keras.Model` on float images, `(n, *input_shape)` → `(n, num_classes)`.
 
     Raises:
-        ValueError: for `n` < 1, fewer than 2 classes or a mean image of another shape.
+        ValueError: If `n` < 1, there are fewer than 2 classes, or the mean image does not
+            broadcast to `input_shape`.
 
-    Source: He et al. 2016, "Deep Residual Learning for Image Recognition", section 4.2;
-        projection shortcuts as in Keras' CIFAR-10 ResNet example.
+    References:
+        - He et al. 2016, "Deep Residual Learning for Image Recognition", section 4.2.
+        - Keras' CIFAR-10 ResNet example (projection shortcuts).
 
     Example:
-        >>> model = resnet(n=3, num_classes=10)  # ResNet-20
+
+    ```python
+    from hr_keras.models import resnet
+
+    model = resnet(n=3, num_classes=10)  # ResNet-20
+    ```
     """
     if not (isinstance(n, int) and n >= 1):
         raise ValueError(f"`n` must be a positive integer (blocks a stage). Received: n={n!r}")
@@ -130,24 +152,48 @@ def resnet(
 
 
 def resnet8(
-    input_shape=(32, 32, 3),
-    num_classes=10,
-    classifier_activation="softmax",
-    mean_image=None,
-    seed=None,
-    synchronized=None,
-):
-    """The paper's ResNet-8 for CIFAR-10 and SVHN: `resnet(n=1, …)`, same arguments.
+    input_shape: tuple[int, int, int] = (32, 32, 3),
+    num_classes: int = 10,
+    classifier_activation: str | None = "softmax",
+    mean_image: Any = None,
+    seed: int | None = None,
+    synchronized: bool | None = None,
+) -> keras.Model:
+    """Builds the paper's ResNet-8 for CIFAR-10 and SVHN: `resnet(n=1, …)`.
+
+    Args:
+        input_shape: See `resnet`.
+        num_classes: See `resnet`.
+        classifier_activation: See `resnet`.
+        mean_image: See `resnet`.
+        seed: See `resnet`.
+        synchronized: See `resnet`.
+
+    Returns:
+        A functional `keras.Model`, as from `resnet`.
 
     Example:
-        >>> model = resnet8(mean_image=x_train.mean(axis=0))
+
+    ```python
+    from hr_keras.models import resnet8
+
+    model = resnet8(input_shape=(28, 28, 1), mean_image=x_train.mean(axis=0))
+    ```
     """
     return resnet(
         1, input_shape, num_classes, classifier_activation, mean_image, seed, synchronized
     )
 
 
-def _convolution(x, filters, seeds, synchronized, name, strides=1, relu=True):
+def _convolution(
+    x: Any,
+    filters: int,
+    seeds: Iterator[int | None],
+    synchronized: bool,
+    name: str,
+    strides: int = 1,
+    relu: bool = True,
+) -> Any:
     x = layers.Conv2D(
         filters,
         3,
@@ -162,7 +208,14 @@ def _convolution(x, filters, seeds, synchronized, name, strides=1, relu=True):
     return layers.ReLU(name=f"{name}_relu")(x) if relu else x
 
 
-def _residual_block(x, filters, strides, seeds, convolution, name):
+def _residual_block(
+    x: Any,
+    filters: int,
+    strides: int,
+    seeds: Iterator[int | None],
+    convolution: Any,
+    name: str,
+) -> Any:
     y = convolution(x, filters, name=f"{name}_1", strides=strides)
     y = convolution(y, filters, name=f"{name}_2", relu=False)
     if x.shape[-1] != filters or strides != 1:
@@ -178,7 +231,7 @@ def _residual_block(x, filters, strides, seeds, convolution, name):
     return layers.ReLU(name=f"{name}_relu")(layers.Add(name=f"{name}_add")([x, y]))
 
 
-def _subtract_mean(inputs, mean_image):
+def _subtract_mean(inputs: Any, mean_image: Any) -> Any:
     if mean_image is None:
         return inputs
     shape = inputs.shape[1:]
@@ -195,17 +248,17 @@ def _subtract_mean(inputs, mean_image):
     )(inputs)
 
 
-def _check_num_classes(num_classes):
+def _check_num_classes(num_classes: int) -> None:
     if not num_classes >= 2:
         raise ValueError(f"`num_classes` must be at least 2. Received: num_classes={num_classes}")
 
 
-def _seeds(seed):
-    """One seed a layer: independent draws that only `seed` determines."""
+def _seeds(seed: int | None) -> Iterator[int | None]:
+    """Yields one seed per layer, all determined by `seed`; `None` for `None`."""
     state = np.random.SeedSequence(seed)
     while True:
         yield None if seed is None else int(state.spawn(1)[0].generate_state(1)[0])
 
 
-def _glorot(seeds):
+def _glorot(seeds: Iterator[int | None]) -> keras.initializers.Initializer:
     return keras.initializers.GlorotUniform(seed=next(seeds))

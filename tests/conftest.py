@@ -50,3 +50,11 @@ def linear_model(scale, classifier_activation="softmax"):
     )
     model.set_weights([scale * generator.normal(size=(12, 3)), generator.normal(size=3)])
     return model
+
+
+def mirrored(replicas):
+    """N replicas on N logical CPUs; this reduction lets one process use several N in turn."""
+    return tf.distribute.MirroredStrategy(
+        [f"CPU:{k}" for k in range(replicas)],
+        cross_device_ops=tf.distribute.ReductionToOneDevice(),
+    )

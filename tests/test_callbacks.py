@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from test_distribution import mirrored
+from conftest import mirrored
 from test_evaluation import Counting, counted
 
 from hr_keras import HRLoss, evaluation

@@ -8,8 +8,8 @@ import shutil
 import keras
 import numpy as np
 import pytest
+from processes import used_by_another_process
 from test_datasets import generated, prepare_tfds
-from test_files import LOCKS, used_by_another_process
 from typer.testing import CliRunner
 
 from hr_keras import cli, datasets, evaluation, report
@@ -290,7 +290,6 @@ def test_a_full_disk_loses_nothing(tmp_path, monkeypatch, capsys):
     assert contents(tmp_path / "run") == before
 
 
-@LOCKS
 def test_a_second_command_in_the_same_folder_changes_nothing(tmp_path, monkeypatch, capsys):
     shutil.copytree(RESULTS / "mnist10k" / "quick", tmp_path / "run")
     (tmp_path / "run" / "table.md").unlink()

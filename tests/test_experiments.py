@@ -16,7 +16,7 @@ from test_evaluation import counted, counting_model
 from test_evaluation import data as counted_data
 
 from hr_keras import datasets, evaluation, plots, report
-from hr_keras._core import versions
+from hr_keras._core import runtime
 from hr_keras.attacks import FGSM
 from hr_keras.experiments import (
     checkpoint,
@@ -297,20 +297,20 @@ def checkpoint_of(model, path):
 
 def test_training_goes_on_by_the_same_number_of_threads_only(linear, tmp_path, monkeypatch):
     """And the error names the `--jobs` that gives it, where there is one."""
-    monkeypatch.setattr(jobs, "processors", lambda: 8)
+    monkeypatch.setattr(jobs.runtime, "count_processors", lambda: 8)
     path = tmp_path / "realization-0-ce.checkpoint.npz"
-    monkeypatch.setattr(versions, "threads", lambda: 2)
+    monkeypatch.setattr(runtime, "count_threads", lambda: 2)
     checkpoint_of(linear, path)
     before = path.read_bytes()
     checkpoint.Checkpoint(path).restore(linear)
-    monkeypatch.setattr(versions, "threads", lambda: 8)
+    monkeypatch.setattr(runtime, "count_threads", lambda: 8)
     with pytest.raises(
         ValueError, match=r"of threads, 2; .* be 8,.*`--jobs 3`.*checkpoint\*"
     ) as refused:
         checkpoint.Checkpoint(path).restore(linear)
     assert "\n" not in str(refused.value)
     assert jobs.threads_each(3) == 2
-    monkeypatch.setattr(jobs, "processors", lambda: 1)
+    monkeypatch.setattr(jobs.runtime, "count_processors", lambda: 1)
     with pytest.raises(ValueError, match="machine of 2 cores"):
         checkpoint.Checkpoint(path).restore(linear)
     assert path.read_bytes() == before
@@ -323,8 +323,8 @@ def test_training_goes_on_by_the_same_versions_only(linear, tmp_path, monkeypatc
     path = tmp_path / "realization-0-ce.checkpoint.npz"
     checkpoint_of(linear, path)
     before = path.read_bytes()
-    other = versions.versions() | {"tensorflow": "9.9", "python": "4.0"}
-    monkeypatch.setattr(versions, "versions", lambda: other)
+    other = runtime.collect_versions() | {"tensorflow": "9.9", "python": "4.0"}
+    monkeypatch.setattr(runtime, "collect_versions", lambda: other)
     with pytest.raises(ValueError, match=r"tensorflow 2\S+, now 9.9: .* delete .*checkpoint\*"):
         checkpoint.Checkpoint(path).restore(linear)
     assert path.read_bytes() == before
@@ -343,7 +343,7 @@ def test_a_checkpoint_of_an_earlier_version_goes_on(linear, tmp_path):
     with np.load(path) as saved:
         arrays = dict(saved)
     state = json.loads(str(arrays.pop("state")))
-    assert state.pop("threads") == versions.threads() >= 1
+    assert state.pop("threads") == runtime.count_threads() >= 1
     assert state.pop("versions")["keras"] == keras.__version__
     assert state.keys() == {"epochs", "seconds"}
     np.savez(path, state=np.array(json.dumps(state)), **arrays)
@@ -354,7 +354,7 @@ def test_a_checkpoint_of_an_earlier_version_goes_on(linear, tmp_path):
 
 @pytest.mark.parametrize("cores", [1, 2, 6, 64])
 def test_no_number_of_realizations_changes_the_default_threads(monkeypatch, cores):
-    monkeypatch.setattr(jobs, "processors", lambda: cores)
+    monkeypatch.setattr(jobs.runtime, "count_processors", lambda: cores)
     for realizations in (1, 2, 5, 100):
         number = train_all.default_jobs(from_preset("quick", realizations=realizations))
         assert jobs.threads_each(number) == 1
@@ -400,7 +400,7 @@ def no_processes(monkeypatch):
         happened.append(("train", [task[1:3] for task in tasks]))
         on_report(0, 2)
 
-    monkeypatch.setattr(jobs, "processors", lambda: 2)
+    monkeypatch.setattr(jobs.runtime, "count_processors", lambda: 2)
     monkeypatch.setattr(jobs, "run", in_processes)
     monkeypatch.setattr(realization, "run", lambda protocol, loss, index, *_: (loss, index))
     return happened

@@ -11,7 +11,7 @@ import pytest
 
 from hr_keras.experiments import jobs
 
-TWO = pytest.mark.skipif(jobs.processors() < 2, reason="needs two cores")
+TWO = pytest.mark.skipif(jobs.runtime.count_processors() < 2, reason="needs two cores")
 
 
 def square(number, report):
@@ -64,16 +64,18 @@ def test_results_come_in_the_order_of_the_tasks_from_other_processes():
     assert [value for value, _, _ in results] == [9, 1, 4]
     assert len({pid for _, pid, _ in results} | {os.getpid()}) == 2
     assert reports == [(0, 3), (1, 1), (2, 2)]
-    assert {threads for _, _, threads in results} == {jobs.processors()}
+    assert {threads for _, _, threads in results} == {jobs.runtime.count_processors()}
 
 
 @TWO
 def test_tasks_run_at_the_same_time_with_a_share_of_the_cores_each(tmp_path):
     assert jobs.run(meet, [(tmp_path, "a"), (tmp_path, "b")], 2) == ["a", "b"]
     results = jobs.run(square, [(3,), (1,)], 2)
-    assert {threads for _, _, threads in results} == {jobs.processors() // 2}
+    assert {threads for _, _, threads in results} == {jobs.runtime.count_processors() // 2}
     ((_, _, threads),) = jobs.run(square, [(3,)], 2)
-    assert threads == jobs.processors() // 2  # the same for what an interrupted run has left
+    assert (
+        threads == jobs.runtime.count_processors() // 2
+    )  # the same for what an interrupted run has left
     assert jobs.run(square, [], 2) == []
 
 
@@ -141,5 +143,5 @@ def environment():
 
 @pytest.mark.parametrize("number", [0, -1, 10**6])
 def test_more_jobs_than_cores_are_refused(number):
-    with pytest.raises(ValueError, match=f"{jobs.processors()} cores.*{number}"):
+    with pytest.raises(ValueError, match=f"{jobs.runtime.count_processors()} cores.*{number}"):
         jobs.check(number)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import reference
 import tensorflow as tf
+from conftest import mirrored
 from hypothesis import given
 from hypothesis import strategies as st
-from test_distribution import mirrored
 
 from hr_keras import HRLoss, error_bounds, metrics
 

@@ -1,9 +1,12 @@
-"""Checks of arguments that several rooms share: an error names what was expected and what came."""
+"""Checks of arguments: an error names what was expected and what was received."""
 
 import difflib
+import math
 import numbers
 from collections.abc import Iterable
 from typing import Any
+
+STRATEGIES = ("auto", "none", "mirrored", "multiworker")  # names for `training.get_strategy`
 
 
 def check_choice(argument: str, value: Any, choices: Iterable[str]) -> str:
@@ -11,11 +14,14 @@ def check_choice(argument: str, value: Any, choices: Iterable[str]) -> str:
 
     Args:
         argument: Name of the argument, for the message.
-        value: What was given.
-        choices: What is accepted.
+        value: The value that was received.
+        choices: The accepted values.
+
+    Returns:
+        The value.
 
     Raises:
-        ValueError: Otherwise; it names the nearest choice.
+        ValueError: If it is none of the choices. The message names the nearest one.
     """
     choices = tuple(choices)
     if isinstance(value, str) and value in choices:
@@ -29,21 +35,21 @@ def check_count(argument: str, value: Any, lowest: int = 1) -> int:
     """Returns `value` as an int if it is an integer of at least `lowest` (0 or 1).
 
     Raises:
-        ValueError: Otherwise.
+        ValueError: If it is not.
     """
-    if not (isinstance(value, numbers.Integral) and value >= lowest):
+    if not (isinstance(value, numbers.Integral) and int(value) >= lowest):
         kind = {0: "an integer ≥ 0", 1: "a positive integer"}[lowest]
         raise ValueError(f"`{argument}` must be {kind}. Received: {value!r}")
     return int(value)
 
 
 def check_alpha(alpha: Any) -> float:
-    """Returns α as a float if it is a finite number greater than 1.
+    """Returns `alpha` as a float if it is a finite number greater than 1.
 
     Raises:
-        ValueError: Otherwise.
+        ValueError: If it is not.
     """
-    if not (isinstance(alpha, numbers.Real) and 1 < alpha < float("inf")):
+    if not (isinstance(alpha, numbers.Real) and 1 < float(alpha) < math.inf):
         raise ValueError(
             f"`alpha` must be a finite number greater than 1. Received: alpha={alpha!r}"
         )

@@ -1,55 +1,71 @@
-"""Files that are either whole or not there, in folders that one process at a time writes to."""
+"""Files that are written whole or not at all, and folders that one process at a time writes to."""
 
 import contextlib
+import json
 import os
 import pathlib
 import tempfile
+from collections.abc import Iterator
+from typing import Any
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
+import filelock
 
-_TEMPORARY = ".hr_keras-"  # what begins so is ours, and nobody's work
+Path = str | os.PathLike[str]
 
-_mine = set()  # folders that this process has to itself
+_TEMPORARY = ".hr_keras-"  # the beginning of every file name that is not a result
+_LOCK = f"{_TEMPORARY}lock"
 
 
-def write_atomically(path, content):
-    """Write `content` to `path` so that a reader sees the old file or the new, never a part.
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Writes `content` to `path` so that a reader sees the old file or the new, never a part.
 
     Args:
-        path: where to; its folder is made if missing.
-        content: bytes, or text to be encoded as UTF-8.
+        path: Where to write. The folder is made if missing.
+        content: Bytes, or text, which is encoded as UTF-8.
     """
     data = content.encode() if isinstance(content, str) else content
     with replacing(path) as temporary:
         temporary.write_bytes(data)
 
 
-@contextlib.contextmanager
-def replacing(path):
-    """A file to write in place of `path`, which it becomes if the block ends well.
+def write_json(path: Path, value: Any) -> None:
+    """Writes a value as JSON, as all result files are written; see `write_atomically`.
 
-    It is in the same folder, and is flushed to the disk and then renamed. If anything fails on
-    the way, what was there stays.
+    Raises:
+        ValueError: If a number in `value` is not finite.
+    """
+    write_atomically(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[pathlib.Path]:
+    """Yields a temporary file that replaces `path` if the block ends without an error.
+
+    The temporary file is in the same folder. It is flushed to the disk and then renamed. If
+    anything fails before that, `path` is unchanged.
 
     Args:
-        path: what to replace; its folder is made if missing.
+        path: The file to replace. Its folder is made if missing.
 
     Example:
-        >>> with files.replacing("model.keras") as temporary:
-        ...     model.save(temporary)
+
+    ```python
+    from hr_keras._core import files
+
+    with files.replacing(tmp_path / "model.keras") as temporary:
+        model.save(temporary)
+    ```
     """
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # The end of the name stays: Keras goes by it.
+    # Keras chooses a file format by the end of the name, so the end stays.
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=_TEMPORARY, suffix=f"-{path.name}")
     os.close(handle)
     temporary = pathlib.Path(name)
     try:
         yield temporary
-        _flush(temporary)
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
         umask = os.umask(0)
         os.umask(umask)
         os.chmod(temporary, 0o666 & ~umask)  # mkstemp's 0600 would hide results from others
@@ -59,58 +75,56 @@ def replacing(path):
         raise
 
 
-def _flush(path):
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
-
-
-def holds_anything(folder):
-    """Whether a folder holds more than what a killed process has left half written."""
+def holds_anything(folder: Path) -> bool:
+    """Returns whether a folder holds more than our lock and half-written files."""
     return any(not path.name.startswith(_TEMPORARY) for path in pathlib.Path(folder).iterdir())
 
 
 @contextlib.contextmanager
-def exclusive(folder):
-    """Keep other processes that call this out of a folder until the block ends.
+def lock_folder(folder: Path) -> Iterator[None]:
+    """Keeps other processes that call this out of a folder until the block ends.
 
-    However this process ends, the folder is free again. What killed processes have left half
-    written there is removed. Within a process the calls may be nested. Where the system or the
-    file system has no locks, nothing happens.
+    The lock ends with the process, however the process ends. Half-written files of killed
+    processes are removed. Within a process the calls may be nested. On file systems without
+    locks, and for a `folder` that is a file, this does nothing.
 
     Args:
-        folder: made if missing.
+        folder: Made if missing.
 
     Raises:
-        ValueError: if another process has it.
+        ValueError: If another process holds the lock.
     """
     folder = pathlib.Path(folder)
-    with contextlib.suppress(FileExistsError):  # a file: the caller will say what it wanted
+    with contextlib.suppress(FileExistsError):  # a file: the caller reports what it expected
         folder.mkdir(parents=True, exist_ok=True)
     folder = folder.resolve()
-    if fcntl is None or folder in _mine:
+    # One lock object per folder and process: it counts nested calls.
+    lock = filelock.FileLock(folder / _LOCK, timeout=0, thread_local=False, is_singleton=True)
+    if not _acquire(lock, folder):
         yield
         return
-    descriptor = os.open(folder, os.O_RDONLY)  # the folder itself: a lock leaves no file behind
     try:
-        if _lock(descriptor, folder):
-            _mine.add(folder)
-            for path in folder.glob(f"{_TEMPORARY}*"):
-                path.unlink()
+        if lock.lock_counter == 1:
+            _remove_half_written(folder)
         yield
     finally:
-        _mine.discard(folder)
-        os.close(descriptor)
+        lock.release()
 
 
-def _lock(descriptor, folder):
-    """Whether the folder is locked now; a ValueError where another process has locked it."""
+def _acquire(lock: filelock.BaseFileLock, folder: pathlib.Path) -> bool:
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+        lock.acquire()
+    except filelock.Timeout:
         raise ValueError(
             f"another process is at work in {folder}. Wait until it has ended, or choose another "
-            "output folder; nothing there was changed."
+            "output folder. Nothing in the folder was changed."
         ) from None
-    except OSError:  # some network file systems have no locks
+    except (OSError, NotImplementedError):  # no locks there, or `folder` is a file
         return False
     return True
+
+
+def _remove_half_written(folder: pathlib.Path) -> None:
+    for path in folder.glob(f"{_TEMPORARY}*"):
+        if path.name != _LOCK:
+            path.unlink()

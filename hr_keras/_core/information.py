@@ -1,31 +1,35 @@
 """The mathematics of the HR loss: pure functions on `keras.ops` tensors.
 
-`q` is the classifier's soft decision (a softmax), `p` the label's distribution.
-Everything is in nats, and everything takes **log**-probabilities, so that nothing
-is lost when a probability is close to 0 or 1.
+`q` is the soft decision of the classifier (a softmax), `p` the distribution of the label.
+All values are in nats. The functions take **log**-probabilities, which keep their precision
+when a probability is close to 0 or 1.
 """
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 from keras import ops
 
-# Stands for log 0 where the true value, minus infinity, would turn 0·log 0 into NaN.
+# Replaces log 0 where minus infinity would turn 0·log 0 into NaN.
 LOWEST = -1e30
 
+Tensor = Any
 
-def log_probabilities(outputs, from_logits=False):
-    """Log-probabilities from logits or from probabilities.
 
-    Logits: `log q = z − logsumexp(z)`. Probabilities: normalised, clipped to
-    [ε, 1 − ε] with ε = `keras.config.epsilon()` (1e-7), as Keras' own losses do.
+def log_probabilities(outputs: Tensor, from_logits: bool = False) -> Tensor:
+    """Computes log-probabilities from logits or from probabilities.
+
+    Logits: `log q = z − logsumexp(z)`. Probabilities are normalized and clipped to [ε, 1 − ε]
+    with ε = `keras.config.epsilon()` (1e-7), as in Keras' own losses.
 
     Args:
-        outputs: `(..., classes)`, floating point.
-        from_logits: whether `outputs` are logits.
+        outputs: Floating point `(..., classes)`.
+        from_logits: Whether `outputs` are logits.
 
     Returns:
-        `(..., classes)`, of the dtype of `outputs`.
+        `(..., classes)`, with the dtype of `outputs`.
     """
     if from_logits:
         return ops.log_softmax(outputs, axis=-1)
@@ -34,8 +38,8 @@ def log_probabilities(outputs, from_logits=False):
     return ops.log(ops.clip(outputs, epsilon, 1.0 - epsilon))
 
 
-def conditional_entropy(log_q):
-    """Entropy of the classifier's soft decision, in nats.
+def conditional_entropy(log_q: Tensor) -> Tensor:
+    """Computes the entropy of the soft decision for each example.
 
     H(Ŷ|x) = −Σ_y q(y|x) log q(y|x)
 
@@ -48,18 +52,18 @@ def conditional_entropy(log_q):
     return -ops.sum(ops.exp(log_q) * ops.maximum(log_q, LOWEST), axis=-1)
 
 
-def are_distributions(labels, log_q):
-    """Whether `labels` are distributions `(..., classes)` rather than class numbers."""
+def are_distributions(labels: Tensor, log_q: Tensor) -> bool:
+    """Returns whether `labels` are distributions `(..., classes)` rather than class numbers."""
     return len(labels.shape) == len(log_q.shape) and labels.shape[-1] == log_q.shape[-1]
 
 
-def cross_entropy(labels, log_q):
-    """Cross-entropy of each example, in nats.
+def cross_entropy(labels: Tensor, log_q: Tensor) -> Tensor:
+    """Computes the cross-entropy of each example.
 
     CE = −log q(y) for a class number y, −Σ_y p(y) log q(y) for a distribution p.
 
     Args:
-        labels: integers `(...)`, or distributions `(..., classes)`.
+        labels: Integers `(...)`, or distributions `(..., classes)`.
         log_q: `(..., classes)` log-probabilities.
 
     Returns:
@@ -74,17 +78,17 @@ def cross_entropy(labels, log_q):
     return ops.where(valid, -log_q_y, math.nan)
 
 
-def log_mean_exp_statistics(exponents, weights):
-    """What a shard of the data has to tell about its log-mean-exp: four sums and a maximum.
+def log_mean_exp_statistics(exponents: Tensor, weights: Tensor) -> tuple[Tensor, ...]:
+    """Computes the four numbers of a shard from which `log_mean_exp_from` is exact.
 
     Args:
         exponents: `(..., n)`.
-        weights: `(..., n)`, not negative. Entries of weight 0 do not count, whatever
+        weights: `(..., n)`, not negative. Entries of weight 0 are ignored, whatever
             their exponent.
 
     Returns:
-        `(m, Σ w·expm1(a − m), Σ w·exp(a − m), Σ w)`, each `(...)`, with m the largest
-        exponent a of positive weight, held constant (0 where all weights are 0).
+        `(m, Σ w·expm1(a − m), Σ w·exp(a − m), Σ w)`, each `(...)`, where m is the
+        largest exponent a of positive weight, held constant (0 if all weights are 0).
     """
     counts = weights > 0
     exponents = ops.where(counts, exponents, -math.inf)
@@ -99,12 +103,12 @@ def log_mean_exp_statistics(exponents, weights):
     )
 
 
-def log_mean_exp_from(statistics):
-    """log(Σ w·exp(a) / Σ w) from `log_mean_exp_statistics`; 0 where all weights are 0.
+def log_mean_exp_from(statistics: Sequence[Tensor]) -> Tensor:
+    """Computes log(Σ w·exp(a) / Σ w) from `log_mean_exp_statistics`; 0 if all weights are 0.
 
-    Two forms of the same number: log1p of the mean of expm1, which keeps its digits
-    when all exponents are close together (α close to 1), and the log of the mean of
-    exp, which keeps them when a few exponents dominate (α large).
+    It selects one of two forms of the same number: log1p of the mean of expm1, precise when all
+    exponents are close together (α close to 1), and the log of the mean of exp, precise when
+    a few exponents dominate (α large).
     """
     largest, sum_expm1, sum_exp, total = statistics
     some = total > 0
@@ -116,28 +120,28 @@ def log_mean_exp_from(statistics):
     return ops.where(some, largest + ops.where(is_close, log_close, log_spread), 0.0)
 
 
-def log_mean_exp(exponents, weights):
-    """Weighted log-mean-exp over the last axis, log(Σ w·exp(a) / Σ w).
+def log_mean_exp(exponents: Tensor, weights: Tensor) -> Tensor:
+    """Computes the weighted log-mean-exp over the last axis, log(Σ w·exp(a) / Σ w).
 
     Args:
         exponents: `(..., n)`.
         weights: `(..., n)`, not negative, of any sum.
 
     Returns:
-        `(...)`; 0 where all weights are 0.
+        `(...)`; 0 if all weights are 0.
     """
     return log_mean_exp_from(log_mean_exp_statistics(exponents, weights))
 
 
-def renyi_exponent(labels, log_q, alpha):
-    """The exponent r of one example's share of the Rényi divergence.
+def renyi_exponent(labels: Tensor, log_q: Tensor, alpha: float) -> Tensor:
+    """Computes the exponent r of each example in the Rényi divergence.
 
     r = log Σ_y p(y)^α q(y)^(1−α); for a class number y, r = (α − 1)·CE.
 
     Args:
-        labels: integers `(...)`, or distributions `(..., classes)`.
+        labels: Integers `(...)`, or distributions `(..., classes)`.
         log_q: `(..., classes)` log-probabilities.
-        alpha: order of the divergence, greater than 1.
+        alpha: Order of the divergence, greater than 1.
 
     Returns:
         `(...)`.
@@ -151,18 +155,18 @@ def renyi_exponent(labels, log_q, alpha):
     return log_mean_exp(ops.where(positive, tilt * (log_p - log_q), 0.0), labels)
 
 
-def reversed_renyi_exponent(labels, log_q, order):
-    """The exponent of one example's share of the divergence with its two sides exchanged.
+def reversed_renyi_exponent(labels: Tensor, log_q: Tensor, order: float) -> Tensor:
+    """Computes the exponent of each example in the divergence with its two sides exchanged.
 
     r' = log Σ_y q(y)^a p(y)^(1−a) for the order a > 1, so that
-    a·D_a(p_XŶ‖p_XY) = 1/(a−1) · log E exp(r'): the lower bound on the probability of error
-    has it. Infinite wherever a class of label probability 0 gets a probability, as with
-    every class number.
+    a·D_a(p_XŶ‖p_XY) = 1/(a−1) · log E exp(r'). The lower bound on the probability of error
+    uses it. It is infinite if a class of label probability 0 gets a positive probability, as
+    with every class number.
 
     Args:
-        labels: integers `(...)`, or distributions `(..., classes)`.
+        labels: Integers `(...)`, or distributions `(..., classes)`.
         log_q: `(..., classes)` log-probabilities.
-        order: a, greater than 1.
+        order: The order a, greater than 1.
 
     Returns:
         `(...)`, at least 0.
@@ -175,16 +179,16 @@ def reversed_renyi_exponent(labels, log_q, order):
     return ops.where(ruled_out, math.inf, ops.logsumexp(exponents, axis=-1))
 
 
-def hr_per_example(labels, log_q, alpha):
-    """The HR risk of each example taken as a batch of its own: H + r/(α − 1).
+def hr_per_example(labels: Tensor, log_q: Tensor, alpha: float) -> Tensor:
+    """Computes the HR risk of each example as a batch of one: H + r/(α − 1).
 
-    For a class number this is H + CE, whatever α: the objective of the paper's
-    "HR attack", which never depends on batch-mates.
+    For a class number this is H + CE, whatever α: the objective of the paper's "HR attack",
+    which does not depend on the other examples of the batch.
 
     Args:
-        labels: integers `(...)`, or distributions `(..., classes)`.
+        labels: Integers `(...)`, or distributions `(..., classes)`.
         log_q: `(..., classes)` log-probabilities.
-        alpha: order of the divergence, greater than 1.
+        alpha: Order of the divergence, greater than 1.
 
     Returns:
         `(...)`.
@@ -192,14 +196,14 @@ def hr_per_example(labels, log_q, alpha):
     return conditional_entropy(log_q) + renyi_exponent(labels, log_q, alpha) / (alpha - 1.0)
 
 
-def hr_statistics(labels, log_q, alpha, weights):
-    """What one shard of a batch contributes to the HR risk: five numbers.
+def hr_statistics(labels: Tensor, log_q: Tensor, alpha: float, weights: Tensor) -> Tensor:
+    """Computes the five numbers of a shard from which the HR risk of the whole is exact.
 
     Args:
-        labels: integers `(n,)`, or distributions `(n, classes)`.
+        labels: Integers `(n,)`, or distributions `(n, classes)`.
         log_q: `(n, classes)` log-probabilities.
-        alpha: order of the divergence, greater than 1.
-        weights: `(n,)` expectation weights, not negative.
+        alpha: Order of the divergence, greater than 1.
+        weights: Expectation weights `(n,)`, not negative.
 
     Returns:
         `(5,)`: the largest exponent, Σ w·expm1, Σ w·exp, Σ w (see
@@ -212,8 +216,8 @@ def hr_statistics(labels, log_q, alpha, weights):
     )
 
 
-def combined(statistics):
-    """The statistics of a whole from those of its shards: `(shards, 5)` → `(5,)`."""
+def combine_statistics(statistics: Tensor) -> Tensor:
+    """Combines the statistics of shards to those of the whole: `(shards, 5)` → `(5,)`."""
     largest, sum_expm1, sum_exp, total, entropy = (statistics[:, k] for k in range(5))
     highest = ops.max(ops.where(total > 0, largest, -math.inf))
     highest = ops.stop_gradient(ops.where(ops.isinf(highest), 0.0, highest))
@@ -229,29 +233,29 @@ def combined(statistics):
     )
 
 
-def entropy_and_divergence(statistics, alpha):
-    """Conditional entropy H and Rényi term R = α·D_α, in nats, from `(5,)` statistics.
+def entropy_and_divergence(statistics: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
+    """Computes the conditional entropy H and the Rényi term R = α·D_α from statistics.
 
     Args:
-        statistics: from `hr_statistics` or `combined`.
-        alpha: order of the divergence, greater than 1.
+        statistics: `(5,)`, from `hr_statistics` or `combine_statistics`.
+        alpha: Order of the divergence, greater than 1.
 
     Returns:
-        Two scalars; 0 and 0 where all weights are 0.
+        H and R, two scalars; both 0 if all weights are 0.
     """
     weight, entropy = statistics[3], statistics[4]
     renyi = log_mean_exp_from([statistics[k] for k in range(4)]) / (alpha - 1.0)
     return entropy / ops.where(weight > 0, weight, 1.0), renyi
 
 
-def hr_risk_from(statistics, alpha):
-    """The HR risk H + R of a batch from the statistics of its shards, `(shards, 5)` → scalar."""
-    entropy, renyi = entropy_and_divergence(combined(statistics), alpha)
+def hr_risk_from(statistics: Tensor, alpha: float) -> Tensor:
+    """Computes the HR risk H + R from the statistics of shards, `(shards, 5)` → scalar."""
+    entropy, renyi = entropy_and_divergence(combine_statistics(statistics), alpha)
     return entropy + renyi
 
 
-def hr_risk(labels, log_q, alpha, weights=None):
-    """The HR loss of a batch: conditional entropy plus Rényi divergence, in nats.
+def hr_risk(labels: Tensor, log_q: Tensor, alpha: float, weights: Tensor | None = None) -> Tensor:
+    """Computes the HR loss of a batch: conditional entropy plus Rényi divergence.
 
     L = Σ_i w_i H_i + R,  R = 1/(α−1) · log Σ_i w_i exp(r_i),  Σ w = 1.
 
@@ -259,19 +263,25 @@ def hr_risk(labels, log_q, alpha, weights=None):
     class numbers it is the tilted empirical risk of the cross-entropy with tilt α − 1.
 
     Args:
-        labels: integers `(n,)`, or distributions `(n, classes)`.
+        labels: Integers `(n,)`, or distributions `(n, classes)`.
         log_q: `(n, classes)` log-probabilities.
-        alpha: order of the divergence, greater than 1.
-        weights: `(n,)` expectation weights, not negative, of any sum; equal if `None`.
+        alpha: Order of the divergence, greater than 1.
+        weights: Expectation weights `(n,)`, not negative, of any sum. Default `None`: equal.
 
     Returns:
-        Scalar.
+        A scalar.
 
-    Source: "A novel loss to train DNNs", eq. (3) and (4).
+    References:
+        - "A novel loss to train DNNs", eq. (3) and (4).
 
     Example:
-        >>> log_q = information.log_probabilities(logits, from_logits=True)
-        >>> information.hr_risk(labels, log_q, alpha=1.6)
+
+    ```python
+    from hr_keras._core import information
+
+    log_q = information.log_probabilities(model.predict(images, verbose=0))
+    information.hr_risk(labels, log_q, alpha=1.6)
+    ```
     """
     if weights is None:
         weights = ops.ones_like(log_q[..., 0])

@@ -1,39 +1,50 @@
-"""What Keras hands to a loss or a metric, checked and made ready for `information`."""
+"""Checks what Keras passes to a loss or a metric, and prepares it for `information`."""
 
 import math
 import warnings
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 from keras import ops
 from keras.src.backend import get_keras_mask
 
-# The module, not a name of it: where it is imported before Keras, its names are not there yet.
-from hr_keras._core import information, logits
+from hr_keras._core import information
+from hr_keras._core.logits import known_logits
 
 
-def prepare(y_true, y_pred, sample_weight=None, from_logits=False, dtype=None):
-    """Labels, log-probabilities and expectation weights, one row an example.
+class Inputs(NamedTuple):
+    """Labels, int `(n,)` or floating point `(n, classes)`; log-probabilities; weights `(n,)`."""
+
+    labels: Any
+    log_q: Any
+    weights: Any
+
+
+def prepare_inputs(
+    y_true: Any,
+    y_pred: Any,
+    sample_weight: Any = None,
+    from_logits: bool = False,
+    dtype: str | None = None,
+) -> Inputs:
+    """Prepares labels, log-probabilities and expectation weights, one row an example.
 
     Args:
-        y_true: class numbers `(n,)` or `(n, 1)`, of any dtype, or distributions `(n, classes)`.
+        y_true: Class numbers `(n,)` or `(n, 1)`, of any dtype, or distributions `(n, classes)`.
         y_pred: `(n, classes)`, classes ≥ 2; further leading axes are flattened. A Keras
-            mask on it takes examples out.
-        sample_weight: `(n,)` or `(n, 1)`, or `None` for equal weights.
-        from_logits: whether `y_pred` are logits. Logits behind a softmax are used
-            wherever they are known.
-        dtype: `"float64"` or `"float32"` to compute in; anything narrower counts as
-            float32. `None` follows `y_pred`, never below float32.
-
-    Returns:
-        Labels, int32 `(n,)` or floating point `(n, classes)`; log-probabilities
-        `(n, classes)`; weights `(n,)`.
+            mask on it removes examples.
+        sample_weight: `(n,)` or `(n, 1)`. Default `None`: equal weights.
+        from_logits: Whether `y_pred` are logits. Logits behind a softmax are used if they are
+            known.
+        dtype: `"float64"` or `"float32"` to compute in; anything narrower counts as float32.
+            Default `None`: as `y_pred`, but at least float32.
 
     Raises:
-        ValueError: if the shapes do not fit; outside compiled code, and not on torch, also
-            where probabilities do not sum to 1 within 1e-3, or a weight is negative.
+        ValueError: If the shapes do not fit; outside compiled code, and not on torch, also
+            if probabilities do not sum to 1 within 1e-3, or a weight is negative.
     """
-    known = logits.known_logits(y_pred)  # before any cast, which loses them
+    known = known_logits(y_pred)  # before any cast, which loses them
     if known is not None and from_logits:
         warnings.warn(
             "from_logits=True was given the output of a softmax. Its logits are known and "
@@ -53,25 +64,25 @@ def prepare(y_true, y_pred, sample_weight=None, from_logits=False, dtype=None):
         labels = ops.reshape(ops.cast(labels, rows.dtype), (-1, classes))
     else:
         labels = ops.reshape(_class_numbers(labels), (-1,))
-    # Not an attribute everywhere: a JAX tracer takes none, Keras keeps its mask elsewhere.
+    # Keras keeps the mask of a JAX tracer elsewhere, because a tracer takes no attributes.
     weights = _weights(sample_weight, get_keras_mask(y_pred), rows)
-    return labels, information.log_probabilities(rows, are_logits), weights
+    return Inputs(labels, information.log_probabilities(rows, are_logits), weights)
 
 
-def _class_numbers(labels):
-    """Integers wide enough for what came; what is no whole number becomes −1, so NaN later."""
+def _class_numbers(labels: Any) -> Any:
+    """Casts to wide enough integers; a label that is no whole number becomes −1, so NaN later."""
     dtype = keras.backend.standardize_dtype(labels.dtype)
     if keras.backend.is_float_dtype(dtype):
         return ops.cast(ops.where(labels == ops.floor(labels), labels, -1), "int32")
     return ops.cast(labels, "int64" if dtype in ("int64", "uint64", "uint32") else "int32")
 
 
-def _computation_dtype(outputs, dtype):
+def _computation_dtype(outputs: Any, dtype: str | None) -> str:
     wanted = dtype or keras.backend.standardize_dtype(outputs.dtype)
     return "float64" if wanted == "float64" else "float32"
 
 
-def _weights(sample_weight, mask, rows):
+def _weights(sample_weight: Any, mask: Any, rows: Any) -> Any:
     weights = ops.ones_like(rows[..., 0])
     n = rows.shape[0]
     for given in (sample_weight, mask):
@@ -87,7 +98,7 @@ def _weights(sample_weight, mask, rows):
     return ops.stop_gradient(weights)
 
 
-def _check_probabilities(outputs):
+def _check_probabilities(outputs: Any) -> None:
     values = _values(outputs)
     if values is None or np.isnan(values).any():
         return
@@ -99,30 +110,30 @@ def _check_probabilities(outputs):
         )
 
 
-def _check_not_negative(weights):
+def _check_not_negative(weights: Any) -> None:
     values = _values(weights)
     if values is not None and values.min(initial=0) < 0:
         raise ValueError(f"`sample_weight` must not be negative. Received: {values.min()}")
 
 
-def _values(tensor):
-    """A float64 NumPy array of plain values; `None` inside compiled or differentiated code."""
+def _values(tensor: Any) -> np.ndarray | None:
+    """Returns the values as a float64 NumPy array, or `None` inside compiled code."""
     if keras.backend.backend() == "torch":
-        return None  # Keras builds models there with tensors of ones, which look like values
+        return None  # Keras builds models with tensors of ones there, which look like values
     try:
         return np.asarray(tensor).astype("float64")
-    except Exception:  # every backend has an error of its own for a value that isn't there yet
+    except Exception:  # every backend raises another error for a value that is not known yet
         return None
 
 
-def _resolution(tensor):
-    """The relative precision of a floating-point dtype: a 16-bit softmax sums to 1 only so far."""
+def _resolution(tensor: Any) -> float:
+    """The relative precision of a dtype: a 16-bit softmax sums to 1 only up to rounding."""
     return {"bfloat16": 2**-8, "float16": 2**-11}.get(
         keras.backend.standardize_dtype(tensor.dtype), 0.0
     )
 
 
-def _check_shapes(true, predicted):
+def _check_shapes(true: tuple[int, ...], predicted: tuple[int, ...]) -> None:
     if len(predicted) < 2 or predicted[-1] is None or predicted[-1] < 2:
         raise ValueError(
             "`y_pred` must have shape (n, classes) with at least 2 classes. "

@@ -1,26 +1,27 @@
-"""Replicas of `tf.distribute`: how many there are, and what makes a batch loss exact over them."""
+"""Replicas of `tf.distribute`: how many there are, and how a batch loss is exact over them."""
 
 import sys
+from typing import Any
 
 import keras
 from keras import ops
 
 
-def gpu_count():
-    """How many GPUs TensorFlow has."""
+def gpu_count() -> int:
+    """Returns how many GPUs TensorFlow has."""
     import tensorflow as tf
 
     return len(tf.config.list_logical_devices("GPU"))
 
 
-def refuse_unsupported():
-    """A ValueError where a global batch has no meaning, or would silently not be one.
+def refuse_unsupported() -> None:
+    """Raises an error where the replicas do not share a global batch.
 
     Call it where code is traced, not where it runs.
 
     Raises:
-        ValueError: under a parameter server strategy; on TensorFlow, where
-            `keras.distribution` has a distribution set.
+        ValueError: Under a parameter server strategy; on TensorFlow, if `keras.distribution`
+            has a distribution set.
     """
     refuse_keras_distribution()
     if "tensorflow" not in sys.modules:
@@ -29,14 +30,15 @@ def refuse_unsupported():
 
     if isinstance(tf.distribute.get_strategy(), tf.distribute.ParameterServerStrategy):
         raise ValueError(
-            "The strategy must train its replicas in step: under parameter servers each worker "
-            "takes steps of its own, so that there is no global batch for the loss to be of. Use "
+            "The strategy must be synchronous: parameter servers train each worker on separate "
+            "batches, so there is no global batch to compute the loss of. Use "
             "MirroredStrategy or MultiWorkerMirroredStrategy (`get_strategy`). "
             "Received: ParameterServerStrategy"
         )
 
 
-def refuse_keras_distribution():
+def refuse_keras_distribution() -> None:
+    """Raises a ValueError on TensorFlow if `keras.distribution` has a distribution set."""
     if keras.backend.backend() == "tensorflow" and keras.distribution.distribution() is not None:
         raise ValueError(
             "`keras.distribution` does nothing on the TensorFlow backend: all would run on one "
@@ -45,14 +47,14 @@ def refuse_keras_distribution():
         )
 
 
-def replica_count():
-    """How many replicas share a batch: 1 outside a `tf.distribute` replica."""
+def replica_count() -> int:
+    """Returns how many replicas share a batch: 1 outside a `tf.distribute` replica."""
     context = _replica_context()
     return 1 if context is None else context.num_replicas_in_sync
 
 
-def replicas_in_scope():
-    """How many replicas a model built here will have: those of the `tf.distribute` scope."""
+def replicas_in_scope() -> int:
+    """Returns how many replicas a model built here has: those of the `tf.distribute` scope."""
     if "tensorflow" not in sys.modules:
         return 1
     import tensorflow as tf
@@ -60,12 +62,12 @@ def replicas_in_scope():
     return tf.distribute.get_strategy().num_replicas_in_sync
 
 
-def gather_rows(row):
-    """One row a replica, from every replica: `(k,)` → `(replicas, k)`.
+def gather_rows(row: Any) -> Any:
+    """Gathers one row from every replica: `(k,)` → `(replicas, k)`.
 
-    Each replica writes its row into its own place of a zero matrix and the matrices are
-    added up, because the gradient of an all-reduced sum is defined and that of a gather
-    is not. Outside a replica there is one row.
+    Each replica writes its row into a zero matrix and the matrices are summed, because
+    TensorFlow has the gradient of an all-reduced sum but not of a gather. Outside a replica
+    there is one row.
     """
     context = _replica_context()
     if context is None or context.num_replicas_in_sync == 1:
@@ -78,8 +80,8 @@ def gather_rows(row):
     return context.all_reduce(tf.distribute.ReduceOp.SUM, ops.outer(place, row))
 
 
-def _replica_context():
-    """The replica that this code runs in; `None` across replicas and without TensorFlow."""
+def _replica_context() -> Any:
+    """The replica in which this code runs; `None` across replicas and without TensorFlow."""
     if "tensorflow" not in sys.modules:
         return None
     import tensorflow as tf

@@ -14,7 +14,7 @@ import numpy as np
 from hr_keras import datasets, diagnostics, evaluation
 from hr_keras._core.files import holds_anything, write_atomically
 from hr_keras._core.logits import check_backend, classifier_output
-from hr_keras._core.versions import versions
+from hr_keras._core.runtime import collect_versions
 from hr_keras.attacks import presets
 from hr_keras.attacks._attack import Task
 from hr_keras.attacks._checks import check_bounds, check_count, check_epsilon
@@ -133,7 +133,7 @@ def audit(
         "examples": _examples(task, robust),
         "pictures": _pictures(task, protocol, np.flatnonzero(found.correct & ~found.robust)),
         "findings": [finding._asdict() for finding in findings],
-        "versions": versions(),
+        "versions": collect_versions(),
         "seconds": round(time.perf_counter() - started, 1),
     }
 

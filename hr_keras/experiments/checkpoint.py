@@ -9,7 +9,7 @@ import time
 import keras
 import numpy as np
 
-from hr_keras._core import replicas, versions
+from hr_keras._core import replicas, runtime
 from hr_keras._core.files import write_atomically
 from hr_keras.experiments import jobs
 
@@ -62,7 +62,7 @@ class Checkpoint(keras.callbacks.Callback):
             return
 
     def _check_threads(self, before):
-        now = versions.threads()
+        now = runtime.count_threads()
         if before in (None, now) or replicas.gpu_count() > 0:
             return
         fitting = jobs.jobs_for(before)
@@ -101,7 +101,7 @@ class Checkpoint(keras.callbacks.Callback):
         state = {
             "epochs": self.epochs,
             "seconds": self.seconds + time.perf_counter() - self._started,
-            "threads": versions.threads(),
+            "threads": runtime.count_threads(),
             "versions": _versions(),
         }
         variables = {
@@ -131,7 +131,7 @@ def _read(path, count):
 
 
 def _versions():
-    now = versions.versions()
+    now = runtime.collect_versions()
     return {name: now[name] for name in ("hr_keras", "keras", "tensorflow")}
 
 

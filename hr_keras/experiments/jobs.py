@@ -12,8 +12,7 @@ import threading
 import traceback
 from multiprocessing import connection
 
-from hr_keras._core import startup
-from hr_keras._core.startup import processors
+from hr_keras._core import runtime
 
 
 class ProcessEnded(RuntimeError):
@@ -22,20 +21,23 @@ class ProcessEnded(RuntimeError):
 
 def threads_each(jobs):
     """How many threads each of so many jobs has, however few of them have something to do."""
-    return max(1, processors() // jobs)
+    return max(1, runtime.count_processors() // jobs)
 
 
 def jobs_for(threads):
     """The number of jobs with so many threads each; `None` where there is none."""
-    fitting = (jobs for jobs in range(1, processors() + 1) if threads_each(jobs) == threads)
+    fitting = (
+        jobs for jobs in range(1, runtime.count_processors() + 1) if threads_each(jobs) == threads
+    )
     return next(fitting, None)
 
 
 def check(jobs):
     """The number itself; a ValueError unless it is from 1 to the number of cores."""
-    if not 1 <= jobs <= processors():
+    if not 1 <= jobs <= runtime.count_processors():
         raise ValueError(
-            f"`jobs` must be from 1 to the {processors()} cores of this machine. Received: {jobs}"
+            f"`jobs` must be from 1 to the {runtime.count_processors()} cores of this machine. "
+            f"Received: {jobs}"
         )
     return jobs
 
@@ -136,7 +138,7 @@ def _work(parent, threads):
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent decides
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    startup.import_tensorflow(threads)
+    runtime.import_tensorflow(threads)
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         function = parent.recv()  # only now, as it may import TensorFlow
         while True:

@@ -83,7 +83,7 @@ class Protocol:
             raise ValueError(f"`seed` must be at least 0 and below 2³¹. Received: {self.seed}")
         if not 0 < self.validation < 1:
             raise ValueError(f"`validation` must be in (0, 1). Received: {self.validation}")
-        training.check_name(self.strategy)
+        training.check_strategy(self.strategy)
         for name, known in _CHOICES.items():
             if getattr(self, name) not in known:
                 raise ValueError(

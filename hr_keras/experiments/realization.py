@@ -16,7 +16,7 @@ import keras
 import numpy as np
 
 from hr_keras import callbacks, datasets, evaluation, metrics, models, training
-from hr_keras._core import versions
+from hr_keras._core import runtime
 from hr_keras._core.files import replacing, write_atomically
 from hr_keras.attacks.objectives import ROUTES
 from hr_keras.experiments import fitting, measurements
@@ -73,7 +73,7 @@ def run(protocol, loss, index, folder, data_dir=None, on_epoch=None):
         "history": _history(checkpoint.epochs),
         **_evaluate(protocol, model, data),
         "seconds": round(checkpoint.seconds + time.perf_counter() - started, 1),
-        "versions": versions.versions(),
+        "versions": runtime.collect_versions(),
     }
     with replacing(path.with_suffix(".keras")) as temporary:
         model.save(temporary)

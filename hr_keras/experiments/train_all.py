@@ -4,7 +4,7 @@ import contextlib
 import pathlib
 
 from hr_keras import datasets, training
-from hr_keras._core import files, replicas
+from hr_keras._core import files, replicas, runtime
 from hr_keras.experiments import jobs as processes
 from hr_keras.experiments import realization
 from hr_keras.experiments.protocol import LOSSES, Protocol
@@ -52,7 +52,7 @@ def opened(plan):
     """
     with contextlib.ExitStack() as stack:
         for folder in (plan.folder, *(run.folder for run in plan.runs)):
-            stack.enter_context(files.exclusive(folder))
+            stack.enter_context(files.lock_folder(folder))
         for run in plan.runs:
             open_folder(run.folder, run.protocol)
         yield
@@ -87,7 +87,7 @@ def run(protocol, folder, data_dir=None, on_epoch=None, losses=LOSSES, jobs=1):
     ]
     with contextlib.ExitStack() as stack:
         if training.is_chief(strategy):
-            stack.enter_context(files.exclusive(folder))
+            stack.enter_context(files.lock_folder(folder))
             open_folder(folder, protocol)
         return _run(tasks, jobs, on_epoch)
 
@@ -137,7 +137,7 @@ def default_jobs(protocol):
         return 1
     if replicas.gpu_count() > 0:
         return 1
-    return processes.processors()
+    return runtime.count_processors()
 
 
 def _check_one_device(jobs, strategy):

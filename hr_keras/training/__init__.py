@@ -1,10 +1,10 @@
 """Training under every synchronous `tf.distribute` strategy."""
 
+from hr_keras._core.checks import STRATEGIES
 from hr_keras.training.multi_worker import fit
 from hr_keras.training.strategy import (
-    STRATEGIES,
     any_worker,
-    check_name,
+    check_strategy,
     from_chief,
     get_strategy,
     is_chief,
@@ -14,7 +14,7 @@ from hr_keras.training.strategy import (
 __all__ = [
     "STRATEGIES",
     "any_worker",
-    "check_name",
+    "check_strategy",
     "fit",
     "from_chief",
     "get_strategy",

@@ -1,86 +1,98 @@
-"""`fit` for every synchronous `tf.distribute` strategy, several workers included.
+"""`fit` for every synchronous `tf.distribute` strategy, including several workers.
 
-Keras 3's own `fit` stops under `MultiWorkerMirroredStrategy` with "Attempt to convert a value
+Keras 3's own `fit` fails under `MultiWorkerMirroredStrategy` with "Attempt to convert a value
 (PerReplica…" or "Invalid reduction dimension 0", whatever the loss.
 """
 
 import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import keras
 
-from hr_keras import training
 from hr_keras._core import replicas
+from hr_keras.training.strategy import any_worker
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+Logs = dict[str, Any]
 
 
 def fit(
-    model,
-    dataset,
+    model: keras.Model,
+    dataset: "tf.data.Dataset",
     *,
-    epochs=1,
-    steps_per_epoch=None,
-    initial_epoch=0,
-    validation_data=None,
-    validation_batch_size=32,
-    validation_steps=None,
-    callbacks=(),
-    verbose=0,
-):
-    """Train a compiled model under the strategy in whose scope it was built.
+    epochs: int = 1,
+    steps_per_epoch: int | None = None,
+    initial_epoch: int = 0,
+    validation_data: Any = None,
+    validation_batch_size: int = 32,
+    validation_steps: int | None = None,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    verbose: int = 0,
+) -> keras.callbacks.History:
+    """Trains a compiled model under the strategy in whose scope it was built.
 
-    The same as `model.fit(dataset, …)`, step by step: Keras' `train_step` and `test_step` with
-    its loss, regularisers, metrics and optimizer, its callbacks, logs and history. One
+    It does what `model.fit(dataset, …)` does, step by step: Keras' `train_step` and `test_step`
+    with its loss, regularizers, metrics and optimizer, its callbacks, logs and history. One
     compiled step serves all batches. All of `model.metrics` are sums over all replicas.
 
-    With several workers every process calls `fit` with the same arguments, and every process
-    is given the **same** data set of global batches, of which each replica takes its rows:
-    do not shard it, and give a shuffle a seed. Callbacks run in every process, with the same
-    logs: let only the chief write (`training.is_chief`). `model.stop_training` ends the
-    training of all workers when any of them sets it at the end of an epoch; within an epoch
-    they all have to set it after the same batch.
+    With several workers, every process calls `fit` with the same arguments and the **same**
+    data set of global batches, of which each replica takes its rows: do not shard the data
+    set, and give a shuffle a seed. Callbacks run in every process with the same logs: let only
+    the chief write files (`training.is_chief`). If one worker sets `model.stop_training` at
+    the end of an epoch, all stop. Within an epoch all have to set it after the same batch.
 
-    A batch that the replicas can't share evenly, the first one too, is cut into shares whose
-    sizes differ by one; some may be empty. `HRLoss` is exact on any shares. Keras' own losses
-    take the mean in each replica and then the mean of those, so that in such a batch the rows
-    of a smaller share weigh more: with shares of 2 and 3 rows, 1/4 and 1/6 each for 1/5.
-    (`sample_weight` is weighed by that too. An empty share counts as a loss of 0.)
+    A batch that the replicas cannot share evenly is cut into shares whose sizes differ by one;
+    some may be empty. `HRLoss` is exact on any shares. Keras' own losses take the mean in each
+    replica and then the mean of these, so the rows of a smaller share weigh more: with shares
+    of 2 and 3 rows, 1/4 and 1/6 each instead of 1/5. An empty share counts as a loss of 0.
 
-    Not as in `model.fit`: the step is not compiled by XLA, `steps_per_execution` is not used,
-    and a data set that ends is begun anew, so that an epoch always has `steps_per_epoch` steps.
+    Differences from `model.fit`: XLA does not compile the step, `steps_per_execution` is not
+    used, and a data set that ends is repeated, so every epoch has `steps_per_epoch` steps.
 
     Args:
-        model: a compiled Keras model.
-        dataset: a `tf.data.Dataset` of global batches `(x, y)` or `(x, y, sample_weight)`.
-        epochs: number of the epoch to end before, as in `model.fit`.
-        steps_per_epoch: batches an epoch; by default all of `dataset`.
-        initial_epoch: number of the epoch to begin with.
+        model: A compiled Keras model.
+        dataset: A `tf.data.Dataset` of global batches `(x, y)` or `(x, y, sample_weight)`.
+        epochs: Index of the epoch before which to stop, as in `model.fit`. Default 1.
+        steps_per_epoch: Batches in an epoch. Default `None`: all of `dataset`.
+        initial_epoch: Index of the epoch to start with. Default 0.
         validation_data: `(x, y)` or `(x, y, sample_weight)` arrays, or a `tf.data.Dataset` of
-            global batches; adds `val_…` to the logs of every epoch.
-        validation_batch_size: rows in a global batch of validation arrays.
-        validation_steps: batches of a validation data set; by default all of it.
+            global batches; adds `val_…` to the logs of every epoch. Default `None`.
+        validation_batch_size: Rows in a global batch of validation arrays. Default 32.
+        validation_steps: Batches of a validation data set to use. Default `None`: all.
         callbacks: Keras callbacks.
-        verbose: 0, 1 or 2, as in `model.fit`.
+        verbose: 0 (default), 1 or 2, as in `model.fit`.
 
     Returns:
         A `keras.callbacks.History`, the same in every process.
 
     Raises:
-        ValueError: if an argument is not as described, if the length of a data set is neither
-            known nor given, and where `replicas.refuse_unsupported` says so.
+        ValueError: If an argument is not as described, if the length of a data set is neither
+            known nor given, or if replicas do not share a global batch (parameter servers,
+            `keras.distribution` on TensorFlow).
 
     Example:
-        >>> strategy = training.get_strategy("multiworker")  # reads TF_CONFIG
-        >>> with strategy.scope():
-        ...     model = mnist_cnn()
-        ...     model.compile("sgd", loss=HRLoss(alpha=1.6), metrics=["accuracy"])
-        >>> batches = tf.data.Dataset.from_tensor_slices((x, y)).shuffle(60000, seed=0).batch(100)
-        >>> history = training.fit(model, batches, epochs=5, validation_data=(x_val, y_val))
+
+    ```python
+    from hr_keras import HRLoss, training
+    from hr_keras.models import mnist_cnn
+
+    strategy = training.get_strategy("none")  # "multiworker" reads TF_CONFIG
+    with strategy.scope():
+        model = mnist_cnn()
+        model.compile("sgd", loss=HRLoss(alpha=1.6), metrics=["accuracy"])
+    batches = tf.data.Dataset.from_tensor_slices((x_train, y_train)).shuffle(100, seed=0).batch(10)
+    history = training.fit(model, batches, epochs=2, validation_data=(x_val, y_val))
+    ```
     """
     strategy = model.distribute_strategy
     _check(model, dataset, strategy)
-    steps = _steps(dataset, steps_per_epoch, "steps_per_epoch")
-    build(model, dataset.element_spec)
-    validate = _validation(model, validation_data, validation_batch_size, validation_steps)
-    callbacks = keras.callbacks.CallbackList(
+    steps = _count_steps(dataset, steps_per_epoch, "steps_per_epoch")
+    _build(model, dataset.element_spec)
+    validate = _make_validation(model, validation_data, validation_batch_size, validation_steps)
+    callback_list = keras.callbacks.CallbackList(
         list(callbacks),
         add_history=True,
         add_progbar=verbose != 0,
@@ -89,40 +101,40 @@ def fit(
         steps=steps,
         model=model,
     )
-    step = _compiled(model, model.train_step)
-    batches = iter(_shares(dataset, strategy))
-    logs = None
+    step = _compile_step(model, model.train_step)
+    batches = iter(_share_batches(dataset, strategy))
+    logs: Logs = {}
     model.stop_training = False
-    callbacks.on_train_begin()
-    with _overflow_is_everyones(model.optimizer):
+    callback_list.on_train_begin()
+    with _skip_overflows_together(model.optimizer):
         for epoch in range(initial_epoch, epochs):
-            callbacks.on_epoch_begin(epoch)
-            logs = _train_epoch(model, step, batches, steps, callbacks)
-            logs.update(validate(callbacks))
-            callbacks.on_epoch_end(epoch, logs)
-            if training.any_worker(model.stop_training, strategy):
+            callback_list.on_epoch_begin(epoch)
+            logs = _train_epoch(model, step, batches, steps, callback_list)
+            logs.update(validate(callback_list))
+            callback_list.on_epoch_end(epoch, logs)
+            if any_worker(model.stop_training, strategy):
                 break
     model.optimizer.finalize_variable_values(model.trainable_weights)
-    callbacks.on_train_end(logs)
+    callback_list.on_train_end(logs)
     return model.history
 
 
 @contextlib.contextmanager
-def _overflow_is_everyones(optimizer):
-    """Let all replicas skip a step in which the scaled gradient of one overflowed.
+def _skip_overflows_together(optimizer: keras.optimizers.Optimizer) -> Iterator[None]:
+    """Makes all replicas skip a step in which the scaled gradient of one overflowed.
 
-    Keras' LossScaleOptimizer asks one replica of each process, before gradients are added up:
-    the process that skips would leave the others waiting for its gradient for ever.
+    Keras' LossScaleOptimizer asks one replica of each process before gradients are summed: the
+    processes that do not skip would wait forever for the gradient of the one that does.
     """
     if not isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
         yield
         return
     import tensorflow as tf
 
-    of_one_replica = optimizer.check_finite
+    check_one_replica = optimizer.check_finite
 
-    def check_finite(gradients):
-        overflowed = 1 - tf.cast(of_one_replica(gradients), tf.int32)
+    def check_finite(gradients: Any) -> Any:
+        overflowed = 1 - tf.cast(check_one_replica(gradients), tf.int32)
         context = tf.distribute.get_replica_context()
         return tf.equal(context.all_reduce(tf.distribute.ReduceOp.SUM, overflowed), 0)
 
@@ -133,7 +145,13 @@ def _overflow_is_everyones(optimizer):
         del optimizer.check_finite
 
 
-def _train_epoch(model, step, batches, steps, callbacks):
+def _train_epoch(
+    model: keras.Model,
+    step: Callable[..., Logs],
+    batches: Iterator[Any],
+    steps: int,
+    callbacks: keras.callbacks.CallbackList,
+) -> Logs:
     model.reset_metrics()
     for k in range(steps):
         callbacks.on_train_batch_begin(k)
@@ -144,23 +162,25 @@ def _train_epoch(model, step, batches, steps, callbacks):
     return dict(logs)
 
 
-def _validation(model, data, batch_size, steps):
-    """A function of the callbacks that validates and returns the `val_…` logs."""
+def _make_validation(
+    model: keras.Model, data: Any, batch_size: int, steps: int | None
+) -> Callable[[keras.callbacks.CallbackList], Logs]:
+    """Returns a function that validates, tells the callbacks, and returns the `val_…` logs."""
     if data is None:
         return lambda callbacks: {}
     import tensorflow as tf
 
     if not isinstance(data, tf.data.Dataset):
         data = tf.data.Dataset.from_tensor_slices(tuple(data)).batch(batch_size)
-    steps = _steps(data, steps, "validation_steps")
-    shares = _shares(data, model.distribute_strategy)
-    step = _compiled(model, model.test_step)
+    n_steps = _count_steps(data, steps, "validation_steps")
+    shares = _share_batches(data, model.distribute_strategy)
+    step = _compile_step(model, model.test_step)
 
-    def validate(callbacks):
+    def validate(callbacks: keras.callbacks.CallbackList) -> Logs:
         batches = iter(shares)
         callbacks.on_test_begin()
         model.reset_metrics()
-        for k in range(steps):
+        for k in range(n_steps):
             callbacks.on_test_batch_begin(k)
             logs = step(batches)
             callbacks.on_test_batch_end(k, logs)
@@ -170,52 +190,47 @@ def _validation(model, data, batch_size, steps):
     return validate
 
 
-def _compiled(model, replica_step):
-    """`iterator -> logs`: the step on the next global batch, and the metrics so far."""
+def _compile_step(model: keras.Model, replica_step: Callable[..., Any]) -> Callable[..., Logs]:
+    """Returns `iterator -> logs`: one step on the next global batch, and the metrics so far."""
     import tensorflow as tf
 
     strategy = model.distribute_strategy
 
-    def step(iterator):
+    def step(iterator: Iterator[Any]) -> Any:
         strategy.run(replica_step, args=(next(iterator),))
-        with strategy.scope():  # read across replicas, a metric's variable is the sum over them
+        with strategy.scope():  # where a metric's variable reads as its sum over replicas
             return model.get_metrics_result()
 
     return step if model.run_eagerly else tf.function(step, autograph=False)
 
 
-def _shares(dataset, strategy):
-    """Every replica's rows of every global batch, without end."""
+def _share_batches(dataset: "tf.data.Dataset", strategy: "tf.distribute.Strategy") -> Any:
+    """Returns the rows of each replica of every global batch, repeated without end."""
     import tensorflow as tf
 
-    def of_this_worker(context):
-        replicas = context.num_replicas_in_sync
-        per_worker = replicas // context.num_input_pipelines
+    def make_shares(context: "tf.distribute.InputContext") -> "tf.data.Dataset":
+        n_replicas = context.num_replicas_in_sync
+        per_worker = n_replicas // context.num_input_pipelines
         first = context.input_pipeline_id * per_worker
 
-        def cut(*batch):
+        def cut(*batch: Any) -> Any:
             rows = tf.shape(keras.tree.flatten(batch)[0], tf.int64)[0]
 
-            def share(replica):
-                mine = slice(replica * rows // replicas, (replica + 1) * rows // replicas)
-                return keras.tree.map_structure(lambda tensor: tensor[mine], batch)
+            def share(replica: Any) -> Any:
+                own = slice(replica * rows // n_replicas, (replica + 1) * rows // n_replicas)
+                return keras.tree.map_structure(lambda tensor: tensor[own], batch)
 
             return tf.data.Dataset.range(first, first + per_worker).map(share)
 
-        # The replicas of a worker take the elements of its data set in turn. Without an end
-        # they need not ask each other before every batch whether there is one.
+        # The replicas of a worker take the elements of its data set in turn. An endless data
+        # set saves them from asking each other before every batch whether there is one.
         return dataset.repeat().flat_map(cut).prefetch(tf.data.AUTOTUNE)
 
-    return strategy.distribute_datasets_from_function(of_this_worker)
+    return strategy.distribute_datasets_from_function(make_shares)
 
 
-def build(model, batch):
-    """Make the variables of model, metrics and optimizer, which no compiled step could make.
-
-    Args:
-        model: a compiled Keras model.
-        batch: `(x, y)` or `(x, y, sample_weight)`, of tensors or of their specifications.
-    """
+def _build(model: keras.Model, batch: Any) -> None:
+    """Makes the variables of model, metrics and optimizer: a compiled step cannot."""
     specs = keras.tree.map_structure(
         lambda tensor: keras.KerasTensor(tensor.shape, dtype=tensor.dtype.name), batch
     )
@@ -223,7 +238,9 @@ def build(model, batch):
         model._symbolic_build(data_batch=specs)
 
 
-def _check(model, dataset, strategy):
+def _check(
+    model: keras.Model, dataset: "tf.data.Dataset", strategy: "tf.distribute.Strategy"
+) -> None:
     import tensorflow as tf
 
     with strategy.scope():
@@ -237,7 +254,7 @@ def _check(model, dataset, strategy):
         )
 
 
-def _steps(dataset, given, name):
+def _count_steps(dataset: "tf.data.Dataset", given: int | None, name: str) -> int:
     steps = int(dataset.cardinality()) if given is None else given
     if steps < 1:
         known = {-1: "infinite", -2: "unknown"}.get(steps, steps)

@@ -1,40 +1,54 @@
 """A `tf.distribute` strategy by name, and what its workers tell each other."""
 
-import difflib
 import functools
 import json
 import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal
 
+from hr_keras._core.checks import STRATEGIES, check_choice
 from hr_keras._core.replicas import gpu_count, refuse_keras_distribution
 
-STRATEGIES = ("auto", "none", "mirrored", "multiworker")
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+StrategyName = Literal["auto", "none", "mirrored", "multiworker"]
 
 
-def get_strategy(name="auto"):
-    """A `tf.distribute` strategy by name.
+def get_strategy(name: StrategyName = "auto") -> "tf.distribute.Strategy":
+    """Returns a `tf.distribute` strategy by name.
 
     Args:
-        name: `"none"` (one device), `"mirrored"` (`tf.distribute.MirroredStrategy` over
-            all GPUs, or over all logical CPUs where there is no GPU), `"multiworker"`
-            (`tf.distribute.MultiWorkerMirroredStrategy` over the processes that the
-            environment variable `TF_CONFIG` lists), or `"auto"`: mirrored where there are
-            two or more GPUs, else none. `"multiworker"` waits for all the processes and
-            must be the first thing that a process does with TensorFlow; train with
-            `training.fit`, as Keras' own `fit` fails under it.
+        name: One of
+
+            - `"none"`: one device.
+            - `"mirrored"`: `tf.distribute.MirroredStrategy` over all GPUs, or over all logical
+              CPUs if there is no GPU.
+            - `"multiworker"`: `tf.distribute.MultiWorkerMirroredStrategy` over the processes
+              listed in the environment variable `TF_CONFIG`. It waits for all of them, and it
+              must be the first thing a process does with TensorFlow. Train with
+              `training.fit`, because Keras' own `fit` fails under it.
+            - `"auto"` (default): `"mirrored"` if there are two or more GPUs, else `"none"`.
 
     Returns:
         A `tf.distribute.Strategy`. Build and compile the model in its `scope()`.
 
     Raises:
-        ValueError: for any other name; for `"multiworker"` where `TF_CONFIG` is missing or
-            is not a cluster of workers; where `keras.distribution` has a distribution set.
-        RuntimeError: for `"multiworker"` after TensorFlow has begun to work.
+        ValueError: If the name is unknown, if `TF_CONFIG` is missing or does not describe a
+            cluster of workers, or if `keras.distribution` has a distribution set.
+        RuntimeError: If TensorFlow has run an operation before `"multiworker"` is asked for.
 
     Example:
-        >>> with training.get_strategy("auto").scope():
-        ...     model = mnist_cnn()
+
+    ```python
+    from hr_keras import training
+    from hr_keras.models import mnist_cnn
+
+    with training.get_strategy("auto").scope():
+        model = mnist_cnn()
+    ```
     """
-    check_name(name)
+    check_strategy(name)
     refuse_keras_distribution()
     if name == "multiworker":
         return _multi_worker()
@@ -45,10 +59,25 @@ def get_strategy(name="auto"):
     return tf.distribute.get_strategy()
 
 
+def check_strategy(name: str) -> str:
+    """Returns the name of a strategy if `get_strategy` knows it.
+
+    Args:
+        name: The name.
+
+    Returns:
+        The name.
+
+    Raises:
+        ValueError: If it is not one of `STRATEGIES`.
+    """
+    return check_choice("strategy", name, STRATEGIES)
+
+
 @functools.cache
-def _mirrored():
-    """One for the process: a second one over the same devices reuses the first one's
-    collective keys, and TensorFlow stops with "Shape mismatch in the collective instance"."""
+def _mirrored() -> "tf.distribute.Strategy":
+    """One for the process: a second one over the same devices would reuse the collective keys
+    of the first, and TensorFlow stops with "Shape mismatch in the collective instance"."""
     import tensorflow as tf
 
     if gpus := tf.config.list_logical_devices("GPU"):
@@ -60,7 +89,7 @@ def _mirrored():
 
 
 @functools.cache
-def _multi_worker():
+def _multi_worker() -> "tf.distribute.Strategy":
     """One for the process: TensorFlow joins the cluster once."""
     _check_cluster(os.environ.get("TF_CONFIG"))
     import tensorflow as tf
@@ -69,13 +98,12 @@ def _multi_worker():
         return tf.distribute.MultiWorkerMirroredStrategy()
     except RuntimeError as error:
         raise RuntimeError(
-            'get_strategy("multiworker") must come before anything else that the process does '
-            f"with TensorFlow. TensorFlow says: {error}"
+            'get_strategy("multiworker") must be the first thing that the process does with '
+            f"TensorFlow. TensorFlow says: {error}"
         ) from error
 
 
-def _check_cluster(tf_config):
-    """A ValueError unless `tf_config` lists workers and says which one this process is."""
+def _check_cluster(tf_config: str | None) -> None:
     expected = (
         "`TF_CONFIG` must say in JSON who the workers are and which one this process is, such as "
         '{"cluster": {"worker": ["host1:2222", "host2:2222"]}, '
@@ -92,70 +120,107 @@ def _check_cluster(tf_config):
         raise ValueError(f"{expected}Received: TF_CONFIG={tf_config!r} ({error!r})") from error
     if not known:
         raise ValueError(
-            f"{expected}The task must be one of the cluster's, a worker or the chief. "
+            f"{expected}The task must be a worker or the chief of the cluster. "
             f"Received: TF_CONFIG={tf_config!r}"
         )
 
 
-def is_multi_worker(strategy):
-    """Whether the replicas of a strategy are in several processes, each with a loop of its own."""
+def is_multi_worker(strategy: "tf.distribute.Strategy") -> bool:
+    """Returns whether the replicas of a strategy are spread over several processes.
+
+    Args:
+        strategy: A `tf.distribute.Strategy`.
+
+    Example:
+
+    ```python
+    from hr_keras import training
+
+    assert not training.is_multi_worker(training.get_strategy("none"))
+    ```
+    """
     import tensorflow as tf
 
     return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
 
 
-def is_chief(strategy):
-    """Whether this process is the one that writes files: the chief, or the only one."""
-    return strategy.extended.should_checkpoint
-
-
-def from_chief(number, strategy):
-    """The chief's `number` in every process; returns when all of them have come here.
+def is_chief(strategy: "tf.distribute.Strategy") -> bool:
+    """Returns whether this process should write files: it is the chief, or the only process.
 
     Args:
-        number: an int, or a bool.
-        strategy: every process of a multi-worker strategy must make this call; under any
-            other strategy the number is returned as it is.
+        strategy: A `tf.distribute.Strategy`.
 
     Example:
-        >>> if training.from_chief(path.exists(), strategy):
-        ...     return
+
+    ```python
+    from hr_keras import training
+
+    if training.is_chief(training.get_strategy("none")):
+        model.save(tmp_path / "model.keras")
+    ```
+    """
+    return bool(strategy.extended.should_checkpoint)
+
+
+def from_chief(number: int, strategy: "tf.distribute.Strategy") -> int:
+    """Returns the chief's `number` in every process, once all of them have made this call.
+
+    Args:
+        number: An int or a bool.
+        strategy: The strategy. Under one with several workers, every process must make this
+            call. Under any other strategy `number` is returned unchanged.
+
+    Returns:
+        The number.
+
+    Example:
+
+    ```python
+    from hr_keras import training
+
+    strategy = training.get_strategy("none")
+    finished = training.from_chief((tmp_path / "model.keras").exists(), strategy)
+    ```
     """
     return _sum_over_workers(number if is_chief(strategy) else 0, strategy)
 
 
-def any_worker(flag, strategy):
-    """Whether `flag` is true in any process; returns when all of them have come here."""
+def any_worker(flag: bool, strategy: "tf.distribute.Strategy") -> bool:
+    """Returns whether `flag` is true in any process, once all of them have made this call.
+
+    Args:
+        flag: The flag of this process.
+        strategy: The strategy; as for `from_chief`.
+
+    Example:
+
+    ```python
+    from hr_keras import training
+
+    stop = training.any_worker(model.stop_training, training.get_strategy("none"))
+    ```
+    """
     return bool(_sum_over_workers(flag, strategy))
 
 
-def _sum_over_workers(number, strategy):
+def _sum_over_workers(number: int, strategy: "tf.distribute.Strategy") -> int:
     if not is_multi_worker(strategy):
         return number
     import tensorflow as tf
 
     total = int(_sum_over_replicas(strategy)(tf.constant(int(number), tf.int64)))
-    # Every replica of a worker has added the worker's number; all workers have as many.
+    # Every replica has added the number of its worker; all workers have as many replicas.
     return total // len(strategy.extended.worker_devices)
 
 
 @functools.cache
-def _sum_over_replicas(strategy):
-    """Compiled: TensorFlow warns of every `strategy.run` that is not."""
+def _sum_over_replicas(strategy: "tf.distribute.Strategy") -> Callable[..., Any]:
+    """Compiled, because TensorFlow warns of every `strategy.run` that is not."""
     import tensorflow as tf
 
     @tf.function(autograph=False)
-    def of_worker(number):
+    def sum_numbers(number: Any) -> Any:
         on_each_replica = strategy.run(tf.identity, args=(number,))
         return strategy.reduce(tf.distribute.ReduceOp.SUM, on_each_replica, axis=None)
 
-    return of_worker
-
-
-def check_name(name):
-    """The name itself; a ValueError unless it is one of `STRATEGIES`."""
-    if name not in STRATEGIES:
-        nearest = difflib.get_close_matches(str(name), STRATEGIES, n=1, cutoff=0.4)
-        hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
-        raise ValueError(f"`strategy` must be one of {STRATEGIES}.{hint} Received: {name!r}")
-    return name
+    return sum_numbers
