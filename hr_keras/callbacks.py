@@ -7,7 +7,7 @@ import numpy as np
 
 from hr_keras import evaluation
 from hr_keras._core.logits import check_backend
-from hr_keras.attacks import _checks
+from hr_keras.attacks import _attack
 from hr_keras.attacks import objectives as objectives_module
 from hr_keras.attacks.worst_case import check_attacks
 
@@ -25,11 +25,11 @@ class _ValidationAttack(keras.callbacks.Callback):
 
     def __init__(self, validation_data, every, bounds, batch_size, keys):
         super().__init__()
-        self.every = _checks.check_count("every", every)
+        self.every = _attack.check_count("every", every)
         self.bounds = bounds
-        self.batch_size = _checks.check_batch_size(batch_size)
+        self.batch_size = _attack.check_batch_size(batch_size)
         self.images, self.labels = _arrays(validation_data)
-        _checks.check_images(self.images, self.bounds)
+        _attack.check_images(self.images, self.bounds)
         if len(self.images) != len(self.labels):
             raise ValueError(
                 "`validation_data` must hold as many labels as images. "
@@ -59,7 +59,7 @@ class _ValidationAttack(keras.callbacks.Callback):
             history[key][-1] = value
 
     def _check(self):
-        _checks.prepare(self.model, self.images, self.labels, self.bounds)
+        _attack.prepare(self.model, self.images, self.labels, self.bounds)
         self._checked = True
 
     def _values(self):
@@ -132,9 +132,9 @@ class FGSMCallback(_ValidationAttack):
         check_backend()
         if not isinstance(objectives, (tuple, list)):
             objectives = (objectives,)
-        self.epsilons = _checks.check_epsilons(epsilons)
+        self.epsilons = _attack.check_epsilons(epsilons)
         self.objectives = tuple(objectives_module.get(objective) for objective in objectives)
-        self.through = _checks.check_route(through)
+        self.through = _attack.check_route(through)
         self._cells = [(o.name, epsilon) for o in self.objectives for epsilon in self.epsilons]
         keys = [f"{prefix}_{name}_{epsilon:g}_accuracy" for name, epsilon in self._cells]
         if not keys or len(set(keys)) < len(keys):
@@ -142,7 +142,7 @@ class FGSMCallback(_ValidationAttack):
                 "`objectives` and `epsilons` must give at least one key and none twice. "
                 f"Received: {keys}"
             )
-        bounds = _checks.check_bounds(bounds)
+        bounds = _attack.check_bounds(bounds)
         super().__init__(validation_data, every, bounds, batch_size, keys)
 
     def _accuracies(self):

@@ -130,10 +130,10 @@ def table(
 ):
     """Table 1: train on CE and on HR, attack both with FGSM, as published and exactly."""
     from hr_keras import outputs
-    from hr_keras.attacks import presets
-    from hr_keras.attacks._checks import check_count
+    from hr_keras.attacks import worst_case
+    from hr_keras.attacks._attack import check_count
 
-    attacks = tuple(presets.check(name) for name in attack or ())
+    attacks = tuple(worst_case.check_attack_name(name) for name in attack or ())
     if examples is not None:
         check_count("examples", examples)
         if not attacks:

@@ -6,14 +6,16 @@ import numpy as np
 
 from hr_keras._core.logits import check_backend, classifier_output, logits_of
 from hr_keras.attacks import objectives as objectives_module
-from hr_keras.attacks._attack import Task, is_correct
-from hr_keras.attacks._batches import compiled, in_batches
-from hr_keras.attacks._checks import (
+from hr_keras.attacks._attack import (
+    Task,
     check_batch_size,
     check_bounds,
     check_epsilons,
     check_labels,
     check_route,
+    compiled,
+    in_batches,
+    is_correct,
     prepare,
 )
 from hr_keras.attacks._perturbation import linf_direction, perturb

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hr_keras import HRLoss, evaluation
-from hr_keras.attacks import FGSM, _batches, objectives
+from hr_keras.attacks import FGSM, _attack, objectives
 from hr_keras.models import logits_model, mnist_cnn
 
 UNBOUNDED = (-1e9, 1e9)
@@ -428,7 +428,7 @@ def test_batches_are_of_one_shape(digits):
         tf.numpy_function(lambda x: shapes.append(x.shape), [images], [])
         return (labels,)
 
-    (labels,) = _batches.in_batches(step, *digits.test, 256)
+    (labels,) = _attack.in_attack(step, *digits.test, 256)
     np.testing.assert_array_equal(labels, digits.test.labels)
     assert set(shapes) == {(250, 28, 28, 1)}
     assert len(shapes) == 8

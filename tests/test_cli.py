@@ -13,7 +13,7 @@ from test_datasets import generated, prepare_tfds
 from typer.testing import CliRunner
 
 from hr_keras import cli, datasets, evaluation, report
-from hr_keras.attacks import presets
+from hr_keras.attacks import worst_case
 from hr_keras.experiments import jobs, measurements, realization, strong, train_all
 
 RESULTS = pathlib.Path(__file__).parent.parent / "results"
@@ -181,7 +181,9 @@ def test_the_honest_column_is_made_once_and_kept(prepared, tmp_path, monkeypatch
         assert row["difference"] == pytest.approx(row["hr"] - row["ce"])
     model = keras.models.load_model(folder / "realization-0-ce.keras")
     images, labels = (array[:12] for array in datasets.load(str(file)).test)
-    left = evaluation.robust_accuracy(model, images, labels, presets.make("pgd", 0.1)).worst_case
+    left = evaluation.robust_accuracy(
+        model, images, labels, worst_case.make_attack("pgd", 0.1)
+    ).worst_case
     assert table["strong"][1]["ce"] == pytest.approx(left)
     before = contents(folder)
     for path in folder.glob("*.keras"):

@@ -3,50 +3,54 @@
 import sys
 import warnings
 import weakref
-from typing import NamedTuple
+from collections.abc import Hashable, Iterator
+from typing import Any, Literal, NamedTuple
 
 import keras
 import numpy as np
 from keras import layers, ops
 
-_OUTPUTS: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
-_TRACED: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
+from hr_keras._core.identity import structure
+
+_Cache = weakref.WeakKeyDictionary[keras.Model, tuple[Hashable, Any]]
+_OUTPUTS: _Cache = weakref.WeakKeyDictionary()
+_TRACED: _Cache = weakref.WeakKeyDictionary()
 
 _SHAPE_ONLY_OPS = ("Identity", "Reshape", "Squeeze", "Cast")
 
 
-def known_logits(outputs):
-    """The logits behind softmax outputs, where Keras or the TensorFlow graph still knows them.
+def known_logits(outputs: Any) -> Any | None:
+    """Returns the logits behind softmax outputs, if Keras or the TensorFlow graph knows them.
 
-    In a TensorFlow graph the `Softmax` operation names its input; casts, reshapes and
-    identities between it and `outputs` are looked through. Outside a graph Keras marks
-    the output of its softmax with the logits. Take the logits *before* casting or
-    computing with `outputs`.
+    In a TensorFlow graph the `Softmax` operation names its input. Casts, reshapes and
+    identities between it and `outputs` are looked through. Outside a graph Keras attaches
+    the logits to the output of its softmax. Call this before you cast `outputs` or compute
+    with it.
 
     Args:
-        outputs: `(..., classes)`, what a model returned.
+        outputs: What a model returned, `(..., classes)`.
 
     Returns:
-        `(..., classes)` logits of the same shape, or `None` where they are not known.
+        Logits of the same shape, or `None` if they are not known.
     """
     if _is_symbolic(outputs):
         return _logits_in_graph(outputs)
     logits = getattr(outputs, "_keras_logits", None)
-    # Keras marks the output of a sigmoid in the same way.
+    # Keras attaches logits to the output of a sigmoid in the same way.
     if logits is None or not bool(ops.all(ops.abs(ops.softmax(logits) - outputs) < 1e-2)):
         return None
     return logits
 
 
-def _is_symbolic(tensor):
+def _is_symbolic(tensor: Any) -> bool:
     if "tensorflow" not in sys.modules:
         return False
     import tensorflow as tf
 
-    return tf.is_symbolic_tensor(tensor)
+    return bool(tf.is_symbolic_tensor(tensor))
 
 
-def _logits_in_graph(outputs):
+def _logits_in_graph(outputs: Any) -> Any | None:
     import tensorflow as tf
 
     operation = outputs.op
@@ -62,12 +66,12 @@ def _logits_in_graph(outputs):
     return tf.reshape(logits, tf.shape(outputs))
 
 
-def check_backend():
-    """A ValueError unless Keras runs on TensorFlow, which attacks are written in."""
+def check_backend() -> None:
+    """Raises a ValueError unless Keras runs on TensorFlow, which the attacks are written in."""
     if keras.backend.backend() != "tensorflow":
         raise ValueError(
             "Attacks, `evaluation.sweep`, `FGSMCallback` and `logits_model` need the TensorFlow "
-            "backend for now: set KERAS_BACKEND=tensorflow before Keras is imported. "
+            "backend: set KERAS_BACKEND=tensorflow before Keras is imported. "
             f"Received: keras.backend.backend()={keras.backend.backend()!r}"
         )
 
@@ -76,53 +80,49 @@ class ClassifierOutput(NamedTuple):
     """What a classifier returns.
 
     Attributes:
-        kind: `"softmax"`: a softmax whose logits can be had; `"probabilities"`: rows that
-            are not negative and sum to 1 (seen on a probe batch), with no softmax in
-            sight; `"logits"`: anything else.
-        num_classes: size of the last axis.
-        input_dtype: what the model takes its images as.
+        kind: `"softmax"`: a softmax whose logits are known. `"probabilities"`: rows that are
+            not negative and sum to 1 (seen on a probe batch), without a softmax. `"logits"`:
+            anything else.
+        num_classes: Size of the last axis.
+        input_dtype: The dtype of the images that the model takes.
     """
 
-    kind: str
+    kind: Literal["softmax", "probabilities", "logits"]
     num_classes: int
     input_dtype: str
 
 
-def classifier_output(model, images=None):
-    """What a classifier returns, found by tracing it once.
+def classifier_output(model: keras.Model, images: Any = None) -> ClassifierOutput:
+    """Finds out what a classifier returns, by tracing it once.
 
     Args:
-        model: a Keras classifier, `(n, ...)` → `(n, classes)`.
-        images: a few inputs; needed only for a subclassed model that was never called.
+        model: A Keras classifier, `(n, ...)` → `(n, classes)`.
+        images: A few inputs. Needed only for a subclassed model that was never called.
 
     Returns:
         A `ClassifierOutput`.
 
     Raises:
-        ValueError: if the output is not one tensor `(n, classes)` with classes ≥ 2; on
-            another backend than TensorFlow.
+        ValueError: If the output is not one tensor `(n, classes)` with classes ≥ 2, or if the
+            backend is not TensorFlow.
     """
+    import tensorflow as tf
+
     check_backend()
     if not isinstance(model, keras.Model):
         raise ValueError(f"`model` must be a keras.Model. Received: {type(model).__name__}")
-    if _OUTPUTS.get(model, (None, None))[0] != structure(model):
+    layers_now = structure(model)
+    if _OUTPUTS.get(model, (None, None))[0] != layers_now:
         if images is not None and not model.built:
             model(images[:1], training=False)
         _warn_of_unsynchronized(model)
-        _OUTPUTS[model] = (structure(model), _find_output(model))
-    return _OUTPUTS[model][1]
+        with tf.init_scope():  # the caller may be building a graph
+            _OUTPUTS[model] = structure(model), _find_output(model)
+    output: ClassifierOutput = _OUTPUTS[model][1]
+    return output
 
 
-def structure(model):
-    """Changes with the layers and their activations: code compiled before is then stale."""
-    parts = []
-    for layer in model.layers:
-        nested = structure(layer) if isinstance(layer, keras.Model) else ()
-        parts.append((id(layer), id(getattr(layer, "activation", None)), nested))
-    return tuple(parts)
-
-
-def _find_output(model):
+def _find_output(model: keras.Model) -> ClassifierOutput:
     import tensorflow as tf
 
     seen = []
@@ -148,11 +148,12 @@ def _find_output(model):
     probe = np.random.default_rng(0).random((8, *(size or 32 for size in shape)))
     outputs = np.asarray(ops.cast(traced(tf.cast(probe, dtype)), "float32"))
     sums_to_one = np.allclose(outputs.sum(axis=-1), 1.0, atol=1e-2)
-    kind = "probabilities" if sums_to_one and (outputs >= 0).all() else "logits"
-    return ClassifierOutput(kind, classes, dtype)
+    if sums_to_one and (outputs >= 0).all():
+        return ClassifierOutput("probabilities", classes, dtype)
+    return ClassifierOutput("logits", classes, dtype)
 
 
-def _warn_of_unsynchronized(model):
+def _warn_of_unsynchronized(model: keras.Model) -> None:
     strategy = getattr(model, "distribute_strategy", None)
     if strategy is None or strategy.num_replicas_in_sync < 2:
         return
@@ -164,22 +165,22 @@ def _warn_of_unsynchronized(model):
     if names:
         warnings.warn(
             f"Batch normalisation is not synchronised in {', '.join(names)}: each of the "
-            f"{strategy.num_replicas_in_sync} replicas keeps moving statistics of its own, so "
+            f"{strategy.num_replicas_in_sync} replicas has different moving statistics, so that "
             "`predict` and an attack, which reads the first replica, see different models. "
             "Build these layers with synchronized=True.",
             stacklevel=2,
         )
 
 
-def _all_layers(model):
+def _all_layers(model: keras.Model) -> Iterator[keras.layers.Layer]:
     for layer in model.layers:
         yield layer
         if isinstance(layer, keras.Model):
             yield from _all_layers(layer)
 
 
-def _input_spec(model):
-    """Shape without the batch axis, and dtype, of the one input of `model`."""
+def _input_spec(model: keras.Model) -> tuple[tuple[int | None, ...], str]:
+    """Returns the shape, without the batch axis, and the dtype of the input of `model`."""
     inputs = getattr(model, "inputs", None)
     if inputs:
         if len(inputs) != 1:
@@ -197,21 +198,21 @@ def _input_spec(model):
     return tuple(shape[1:]), model.input_dtype
 
 
-def logits_of(model, images):
-    """The model's logits, float32 or better, inside a TensorFlow graph.
+def logits_of(model: keras.Model, images: Any) -> Any:
+    """Computes a model's logits, in float32 or better.
 
-    Looks behind a final softmax; where a model returns probabilities that no softmax
-    made, these are their logarithms, floored at the smallest normal float32.
-    `classifier_output(model)` must have been asked before, outside the graph.
+    Logits are taken from behind a final softmax. If a model returns probabilities without a
+    softmax, these are their logarithms, floored at the smallest normal float32.
 
     Args:
-        model: a Keras classifier.
-        images: `(n, ...)` symbolic tensor.
+        model: A Keras classifier that was built.
+        images: Tensor, `(n, ...)`. In a TensorFlow graph the logits behind any softmax are
+            found; in eager execution only those behind Keras' softmax.
 
     Returns:
         `(n, classes)`.
     """
-    kind = _OUTPUTS[model][1].kind
+    kind = classifier_output(model).kind
     outputs = model(images, training=False)
     if kind == "softmax":
         outputs = known_logits(outputs)
@@ -226,64 +227,67 @@ def logits_of(model, images):
 class LogitsModel(keras.Model):
     """See `logits_model`, which makes it."""
 
-    def __init__(self, model, name=None, **kwargs):
+    def __init__(self, model: keras.Model, name: str | None = None, **kwargs: Any) -> None:
         super().__init__(name=name or f"{model.name}_logits", **kwargs)
         self.model = model
         classifier_output(model)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Any) -> None:
         self.built = True
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
         import tensorflow as tf
 
         if training:
             raise ValueError("A logits model is for inference: train the model it was made of.")
-        classifier_output(self.model)
         if not tf.executing_eagerly():
             return logits_of(self.model, inputs)
         # The graph knows the logits behind any softmax, eager TensorFlow only Keras' own.
         # Kept outside the model: as an attribute it would be exported with it.
         layers_now = structure(self.model)
         if _TRACED.get(self, (None, None))[0] != layers_now:
-            model = weakref.ref(self.model)
-            _TRACED[self] = layers_now, tf.function(lambda images: logits_of(model(), images))
+            classifier_output(self.model)  # its errors are raised here, not while tracing
+            model_ref = weakref.ref(self.model)
+            _TRACED[self] = layers_now, tf.function(lambda x: logits_of(model_ref(), x))
         return _TRACED[self][1](inputs)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         model = keras.saving.serialize_keras_object(self.model)
         return {**super().get_config(), "model": model}
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> "LogitsModel":
         config = {**config, "model": keras.saving.deserialize_keras_object(config["model"])}
         return cls(**config)
 
 
-def logits_model(model):
-    """Any Keras classifier as a model that ends in logits and shares its weights.
+def logits_model(model: keras.Model) -> keras.Model:
+    """Makes a model that returns the logits of any Keras classifier and shares its weights.
 
-    Strips the final softmax of Sequential, Functional, nested and subclassed models: the
+    The final softmax of Sequential, Functional, nested and subclassed models is removed: the
     activation of a last layer, an `Activation` or `Softmax` layer, `keras.ops.softmax` or
-    `tf.nn.softmax`, also behind a flatten, reshape or cast. A model that returns logits is
-    returned as it is. A model that returns probabilities made in any other way becomes one
-    that returns their logarithms, for which softmax gives the same probabilities; a
-    gradient through them vanishes where the probabilities round to 0 or 1, and
-    `classifier_output(model).kind` is then `"probabilities"`.
+    `tf.nn.softmax`, also before a flatten, reshape or cast. A model that returns logits is
+    returned unchanged. If a model makes probabilities in another way, the new model returns
+    their logarithms, for which softmax gives the same probabilities. A gradient through them
+    vanishes where the probabilities round to 0 or 1.
 
     Args:
-        model: a Keras classifier, `(n, ...)` → `(n, classes)`. A subclassed model must
-            have been called once.
+        model: A Keras classifier, `(n, ...)` → `(n, classes)`. Call a subclassed model once
+            before.
 
     Returns:
         A `keras.Model` for inference, `(n, ...)` → `(n, classes)`, float32 or better.
         Training `model` trains it too.
 
     Raises:
-        ValueError: if the output is not one tensor `(n, classes)` with classes ≥ 2; on
-            another backend than TensorFlow.
+        ValueError: If the output is not one tensor `(n, classes)` with classes ≥ 2, or if the
+            backend is not TensorFlow.
 
     Example:
-        >>> logits = logits_model(model)(images)
+        ```python
+        from hr_keras.models import logits_model
+
+        logits = logits_model(model)(images)
+        ```
     """
     return model if classifier_output(model).kind == "logits" else LogitsModel(model)

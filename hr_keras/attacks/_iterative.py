@@ -14,9 +14,15 @@ from keras import ops
 
 from hr_keras._core.logits import logits_of
 from hr_keras.attacks import _perturbation, objectives
-from hr_keras.attacks._attack import Attack, Outcome
-from hr_keras.attacks._batches import compiled
-from hr_keras.attacks._checks import check_count, check_epsilon, check_objective, check_route
+from hr_keras.attacks._attack import (
+    Attack,
+    Outcome,
+    check_count,
+    check_epsilon,
+    check_objective,
+    check_route,
+    compiled,
+)
 from hr_keras.attacks._input_gradient import InputGradient
 from hr_keras.attacks._slots import Slots
 

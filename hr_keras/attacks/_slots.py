@@ -3,7 +3,7 @@
 import numpy as np
 
 from hr_keras.attacks import _random_numbers
-from hr_keras.attacks._batches import even_size
+from hr_keras.attacks._attack import even_size
 
 
 class Slots:

@@ -5,7 +5,7 @@ import itertools
 from keras import ops
 
 from hr_keras.attacks import objectives
-from hr_keras.attacks._checks import check_count
+from hr_keras.attacks._attack import check_count
 from hr_keras.attacks._iterative import IterativeAttack, likeliest_others, select
 from hr_keras.attacks._perturbation import into, per_example
 

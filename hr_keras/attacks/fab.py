@@ -7,9 +7,7 @@ import keras
 from keras import ops
 
 from hr_keras.attacks import objectives
-from hr_keras.attacks._attack import Task
-from hr_keras.attacks._batches import like
-from hr_keras.attacks._checks import check_count
+from hr_keras.attacks._attack import Task, check_count, like
 from hr_keras.attacks._iterative import IterativeAttack, likeliest_others, select
 from hr_keras.attacks._perturbation import finite, per_example
 

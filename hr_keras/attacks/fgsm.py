@@ -3,9 +3,18 @@
 import numpy as np
 
 from hr_keras._core.logits import logits_of
-from hr_keras.attacks._attack import Attack, Outcome, Task
-from hr_keras.attacks._batches import compiled, in_batches, like
-from hr_keras.attacks._checks import check_epsilon, check_epsilons, check_objective, check_route
+from hr_keras.attacks._attack import (
+    Attack,
+    Outcome,
+    Task,
+    check_epsilon,
+    check_epsilons,
+    check_objective,
+    check_route,
+    compiled,
+    in_batches,
+    like,
+)
 from hr_keras.attacks._input_gradient import InputGradient
 from hr_keras.attacks._perturbation import linf_direction, perturb
 

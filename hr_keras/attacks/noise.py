@@ -1,6 +1,6 @@
 """Noise: the best of several points drawn at random, the baseline that every attack must beat."""
 
-from hr_keras.attacks._checks import check_count
+from hr_keras.attacks._attack import check_count
 from hr_keras.attacks._iterative import IterativeAttack
 from hr_keras.attacks._perturbation import into
 

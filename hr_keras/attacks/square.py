@@ -7,7 +7,7 @@ import numpy as np
 from keras import ops
 
 from hr_keras.attacks import _random_numbers
-from hr_keras.attacks._checks import check_count
+from hr_keras.attacks._attack import check_count
 from hr_keras.attacks._iterative import IterativeAttack
 from hr_keras.attacks._perturbation import into, per_example
 

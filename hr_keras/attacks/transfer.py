@@ -5,8 +5,7 @@ import numpy as np
 
 from hr_keras._core.logits import classifier_output
 from hr_keras.attacks import objectives
-from hr_keras.attacks._attack import Attack, Outcome
-from hr_keras.attacks._checks import prepare
+from hr_keras.attacks._attack import Attack, Outcome, prepare
 
 
 class Transfer(Attack):

@@ -5,6 +5,7 @@ made from `audit.json` alone.
 """
 
 import base64
+import dataclasses
 import json
 import pathlib
 import time
@@ -15,9 +16,8 @@ from hr_keras import datasets, diagnostics, evaluation
 from hr_keras._core.files import holds_anything, write_atomically
 from hr_keras._core.logits import check_backend, classifier_output
 from hr_keras._core.runtime import collect_versions
-from hr_keras.attacks import presets
-from hr_keras.attacks._attack import Task
-from hr_keras.attacks._checks import check_bounds, check_count, check_epsilon
+from hr_keras.attacks import worst_case
+from hr_keras.attacks._attack import Task, check_bounds, check_count, check_epsilon
 from hr_keras.attacks._perturbation import get as ball
 from hr_keras.audit.load import check_fit, load_model, sha256
 
@@ -68,7 +68,7 @@ def audit(
 
         - `protocol`: the arguments, `examples`, and `epsilons` of the curve;
         - `model`: `name`, `output` (see `logits.ClassifierOutput`), `classes`, `parameters`;
-        - `attacks`: `name, description` of each, and its `settings` at ε, see `presets.settings`;
+        - `attacks`: `name, description` of each, and its `settings` at ε, of `to_config`;
         - `clean`: `accuracy, low, high`, the last two its 95 % interval (Wilson's);
         - `curve`: `attack, epsilon, accuracy, low, high`, for each attack and `worst_case`,
           and each ε; at ε = 0 that is the clean accuracy;
@@ -123,8 +123,8 @@ def audit(
         "attacks": [
             {
                 "name": attack.name,
-                "description": presets.describe(attack.name),
-                "settings": presets.settings(attack),
+                "description": worst_case.describe_attack(attack.name),
+                "settings": worst_case.settings(attack),
             }
             for attack in _attacks(protocol, protocol["epsilon"])
         ],
@@ -132,7 +132,7 @@ def audit(
         "curve": [row for value, each in robust.items() for row in _rows(each, value)],
         "examples": _examples(task, robust),
         "pictures": _pictures(task, protocol, np.flatnonzero(found.correct & ~found.robust)),
-        "findings": [finding._asdict() for finding in findings],
+        "findings": [dataclasses.asdict(finding) for finding in findings],
         "versions": collect_versions(),
         "seconds": round(time.perf_counter() - started, 1),
     }
@@ -254,7 +254,7 @@ def _protocol(examples, epsilon, norm, attacks, seed, bounds, batch_size):
         "epsilon": epsilon,
         "norm": ball(norm).name,
         "epsilons": [share * epsilon for share in CURVE],
-        "attacks": [presets.check(name) for name in attacks],
+        "attacks": [worst_case.check_attack_name(name) for name in attacks],
         "examples": examples,
         "seed": check_count("seed", seed, lowest=0),
         "bounds": check_bounds(bounds),
@@ -265,7 +265,7 @@ def _protocol(examples, epsilon, norm, attacks, seed, bounds, batch_size):
 def _attacks(protocol, epsilon):
     keys = ("norm", "seed", "bounds", "batch_size")
     shared = {key: protocol[key] for key in keys}
-    made = [presets.make(name, epsilon, **shared) for name in protocol["attacks"]]
+    made = [worst_case.make_attack(name, epsilon, **shared) for name in protocol["attacks"]]
     for name, attack in zip(protocol["attacks"], made, strict=True):
         attack.name = name
     return made

@@ -1,207 +1,246 @@
 """Checks that attack the model: would a stronger attack have given another number?"""
 
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import keras
 import numpy as np
 
 from hr_keras.attacks import PGD, MomentumPGD, Noise, Square, Transfer
-from hr_keras.attacks._attack import is_correct
+from hr_keras.attacks._attack import Attack, Outcome, Task, is_correct
 from hr_keras.diagnostics.finding import (
     ATHALYE,
     CARLINI,
     PINTOR,
-    WARNING,
-    difference,
-    judged,
+    Finding,
+    find_chance_level,
+    find_tolerance,
+    format_percent,
+    judge,
     not_applicable,
-    percent,
+    predict_logits,
 )
-from hr_keras.diagnostics.model_checks import chance_level
 
 STEPS = 40
-# Half a point of accuracy, that of the published comparison of attacks (Croce & Hein 2020).
+# Half a point of accuracy, as in the published comparison of attacks (Croce & Hein 2020).
 DIFFERENCE = 0.005
-# Points of accuracy that attacks without gradients may add: on models without masking they
-# find an example now and then that PGD does not.
+# Attacks without gradients sometimes fool a model without masking where PGD does not.
 GRADIENT_FREE_DIFFERENCE = 0.02
 # Half the pixel range in every pixel makes any image grey (Carlini et al. 2019, section 5.2).
 LARGE = 0.5
 LAST_STEPS = 10
-# Of the rise of the objective over all steps. Pintor et al. allow 0.01 for a step size that
-# falls; here it is constant, and the best point goes on moving by its size.
+# Share of the rise of the objective over all steps. Pintor et al. allow 0.01 for a step size
+# that falls; here it is constant, so that the best point keeps moving.
 STILL_RISING = 0.05
 QUERIES = 500
 DRAWS = 100
 
+NAMES = (
+    "single_step_stronger",
+    "not_monotone",
+    "chance_not_reached",
+    "silent_success",
+    "loss_still_rising",
+    "not_converged",
+    "gradient_free_stronger",
+)
 
-def strength_findings(task, epsilon, bounds, seed, norm, pixel, others):
-    """The findings that attack, for a `Task` with logits; see `diagnostics.check`.
 
-    Args:
-        pixel: size of a pixel of the perturbation of size 1 whose pixels are all the same.
+@dataclass(frozen=True, eq=False)
+class AttackChecks:
+    """Compares PGD at ε with other attacks on the same examples.
+
+    Attributes:
+        task: A `Task` with logits.
+        epsilon: Size of the perturbation.
+        norm: Norm of the perturbation, `"linf"` or `"l2"`.
+        bounds: Lowest and highest pixel value.
+        seed: Seed of the attacks.
+        others: Keras classifiers to transfer adversarial examples from.
     """
-    return _Strength(task, epsilon, bounds, seed, norm, pixel, others).findings()
 
+    task: Task
+    epsilon: float
+    norm: str
+    bounds: tuple[float, float]
+    seed: int
+    others: tuple[keras.Model, ...]
 
-class _Strength:
-    """One PGD at ε, and what other attacks make of the examples that it leaves."""
+    @property
+    def n(self) -> int:
+        """Number of examples."""
+        return len(self.task.images)
 
-    def __init__(self, task, epsilon, bounds, seed, norm, pixel, others):
-        self.task, self.epsilon, self.others = task, epsilon, others
-        self.shared = {
-            "norm": norm, "bounds": bounds, "batch_size": task.batch_size, "seed": seed
-        }  # fmt: skip
-        self.large = LARGE * (bounds[1] - bounds[0]) / pixel
-        self.n = len(task.images)
-        self.tolerance = difference(DIFFERENCE, self.n)
-        self.correct = is_correct(task.logits, task.labels)
+    @property
+    def pixel_size(self) -> float:
+        """Size of each pixel of the perturbation of size 1 whose pixels are all the same."""
+        return 1.0 if self.norm == "linf" else float(self.task.images[0].size ** -0.5)
 
-    def findings(self):
-        """All of them, or `"not applicable"` where there is nothing to attack."""
+    @property
+    def tolerance(self) -> float:
+        """Difference of accuracies that does not count."""
+        return find_tolerance(DIFFERENCE, self.n)
+
+    @cached_property
+    def correct(self) -> np.ndarray:
+        """bool `(n,)`: whether the clean example is classified correctly."""
+        return np.asarray(is_correct(self.task.logits, self.task.labels))
+
+    def find(self) -> list[Finding]:
+        """Runs the attacks and returns a finding for each of `NAMES`."""
         if not self.correct.any():
-            meaning = "No example is classified correctly: there is nothing to attack."
-            return [
-                not_applicable(name, meaning, CARLINI)
-                for name in (
-                    "single_step_stronger",
-                    "not_monotone",
-                    "chance_not_reached",
-                    "silent_success",
-                    "loss_still_rising",
-                    "not_converged",
-                    "gradient_free_stronger",
-                )
-            ]
+            meaning = "No example is classified correctly, so there is nothing to attack."
+            return [not_applicable(name, meaning, CARLINI) for name in NAMES]
         pgd = self._pgd(self.epsilon)
         attacked = self.task.select(self.correct)
         outcome = pgd.attempt(attacked)
-        standing = self.correct.copy()
-        standing[self.correct] = ~outcome.fooled
+        robust = self.correct.copy()
+        robust[self.correct] = ~np.asarray(outcome.fooled)
         scores, fooled = pgd.trace(attacked)
-        converged, standing_longer = self._not_converged(standing)
+        accuracy = self._security_curve(robust)
+        longer, again = self._longer_and_again(robust)
         return [
-            self._single_step_stronger(standing),
-            *self._by_epsilon(standing),
+            self._single_step_stronger(robust),
+            self._not_monotone(accuracy),
+            self._chance_not_reached(accuracy[self._large_epsilon]),
             self._silent_success(pgd, attacked, outcome, fooled),
             self._loss_still_rising(scores[~fooled.any(axis=1)]),
-            converged,
-            self._gradient_free_stronger(standing_longer),
+            self._not_converged(robust, longer, again),
+            self._gradient_free_stronger(longer & again),
         ]
 
-    def _pgd(self, epsilon, objective="ce", n_iter=STEPS, **changes):
-        return PGD(epsilon, objective, n_iter=n_iter, **{**self.shared, **changes})
+    @property
+    def _shared(self) -> dict[str, Any]:
+        return {
+            "norm": self.norm,
+            "bounds": self.bounds,
+            "batch_size": self.task.batch_size,
+            "seed": self.seed,
+        }
 
-    def _left(self, attack, standing):
-        """bool `(n,)`: which of the examples `standing` the attack leaves so."""
-        left = standing.copy()
-        if standing.any():
-            left[standing] = ~attack.attempt(self.task.select(standing)).fooled
-        return left
+    def _pgd(self, epsilon: float, objective: str = "ce", **changes: Any) -> PGD:
+        return PGD(epsilon, objective, **{"n_iter": STEPS, **self._shared, **changes})
 
-    def _single_step_stronger(self, standing):
+    def _attack(self, attack: Attack, robust: np.ndarray) -> np.ndarray:
+        """bool `(n,)`: which of the examples `robust` are robust to this attack too."""
+        still = robust.copy()
+        if robust.any():
+            still[robust] = ~np.asarray(attack.attempt(self.task.select(robust)).fooled)
+        return still
+
+    def _single_step_stronger(self, robust: np.ndarray) -> Finding:
         step = self._pgd(self.epsilon, n_iter=1, step_size=1.0, random_start=False)
-        single = self._left(step, self.correct).mean()
+        single, pgd = self._attack(step, self.correct).mean(), robust.mean()
         meaning = (
-            f"A single step leaves {percent(single)}, PGD with {STEPS} steps "
-            f"{percent(standing.mean())}: "
-            + _either(
-                standing.mean() - single > self.tolerance,
-                "the weaker attack is the stronger one, so that PGD is led astray.",
-                "the stronger attack is the one that should be.",
-            )
+            f"Accuracy is {format_percent(single)} under a single step and {format_percent(pgd)} "
+            f"under PGD with {STEPS} steps"
         )
-        measured = standing.mean() - single
-        return judged("single_step_stronger", measured, self.tolerance, meaning, ATHALYE)
+        if pgd - single > self.tolerance:
+            meaning += ": the weaker attack fools more examples, so PGD fails on this model"
+        return judge("single_step_stronger", pgd - single, self.tolerance, f"{meaning}.", ATHALYE)
 
-    def _by_epsilon(self, standing):
-        """`not_monotone` and `chance_not_reached`, from PGD at several ε."""
-        large = self.large
+    @property
+    def _large_epsilon(self) -> float:
+        return LARGE * (self.bounds[1] - self.bounds[0]) / self.pixel_size
+
+    def _security_curve(self, robust: np.ndarray) -> dict[float, float]:
+        """Accuracy under PGD for each ε: 0, ε/2, ε, 2ε and the large one."""
+        accuracy = {0.0: self.correct.mean(), self.epsilon: robust.mean()}
+        large = self._large_epsilon
         wanted = {self.epsilon / 2, 2 * self.epsilon, large} - {self.epsilon}
-        accuracy = {0.0: self.correct.mean(), self.epsilon: standing.mean()}
-        for epsilon in sorted(one for one in wanted if one <= max(large, self.epsilon)):
-            accuracy[epsilon] = self._left(self._pgd(epsilon), self.correct).mean()
-        return [self._not_monotone(accuracy), self._chance_not_reached(large, accuracy[large])]
+        for epsilon in sorted(value for value in wanted if value <= max(large, self.epsilon)):
+            accuracy[epsilon] = self._attack(self._pgd(epsilon), self.correct).mean()
+        return accuracy
 
-    def _not_monotone(self, accuracy):
-        epsilons = sorted(accuracy)
-        values = np.array([accuracy[epsilon] for epsilon in epsilons])
+    def _not_monotone(self, accuracy: dict[float, float]) -> Finding:
+        values = np.array([accuracy[epsilon] for epsilon in sorted(accuracy)])
         rise = (values - np.minimum.accumulate(values)).max()
-        curve = ", ".join(f"{percent(accuracy[epsilon])} at {epsilon:g}" for epsilon in epsilons)
-        meaning = f"Accuracy against ε: {curve}. " + _either(
-            rise > self.tolerance,
-            f"It rises by {percent(rise)}: a larger ε cannot make a model more robust.",
-            "It falls, as it must.",
-        )
-        return judged("not_monotone", rise, self.tolerance, meaning, CARLINI)
+        curve = ", ".join(f"{format_percent(accuracy[e])} at ε = {e:g}" for e in sorted(accuracy))
+        if rise > self.tolerance:
+            trend = f"It rises by {format_percent(rise)}, although a larger ε only helps the attack"
+        else:
+            trend = "It falls as ε grows, as it should"
+        meaning = f"Accuracy is {curve}. {trend}."
+        return judge("not_monotone", rise, self.tolerance, meaning, CARLINI)
 
-    def _chance_not_reached(self, large, accuracy):
-        chance = chance_level(self.task.logits.shape[1], self.n)
-        meaning = f"At ε = {large:g}, where any image can be made grey, {percent(accuracy)} " + (
-            _either(accuracy > chance, "still withstand PGD: the attack fails.", "withstand PGD.")
+    def _chance_not_reached(self, accuracy: float) -> Finding:
+        chance = find_chance_level(np.asarray(self.task.logits).shape[1], self.n)
+        meaning = (
+            f"At ε = {self._large_epsilon:g}, where any image can be made grey, "
+            f"{format_percent(accuracy)} of the examples withstand PGD"
         )
-        return judged("chance_not_reached", accuracy, chance, meaning, CARLINI)
+        meaning += ": the attack fails." if accuracy > chance else "."
+        return judge("chance_not_reached", accuracy, chance, meaning, CARLINI)
 
-    def _silent_success(self, pgd, attacked, outcome, fooled):
-        again = attacked.replace(images=outcome.images, logits=None).predict().logits
-        seen = outcome.fooled | fooled.any(axis=1)
-        lost = (seen & ~pgd.is_fooled(again, attacked.labels)).sum() / self.n
+    def _silent_success(
+        self, pgd: PGD, attacked: Task, outcome: Outcome, fooled: np.ndarray
+    ) -> Finding:
+        logits = predict_logits(attacked, outcome.images)
+        seen = np.asarray(outcome.fooled) | fooled.any(axis=1)
+        lost = (seen & ~pgd.is_fooled(logits, attacked.labels)).sum() / self.n
         last = (seen & ~fooled[:, -1]).sum() / self.n
         meaning = (
-            f"{percent(lost)} of the examples were fooled on the way, but not by the image that "
-            f"PGD returned. (An attack that returns its last point would lose {percent(last)}.)"
+            f"For {format_percent(lost)} of the examples PGD saw an image that fools the model and "
+            "returned one that does not. (An attack that returns its last point would lose "
+            f"{format_percent(last)}.)"
         )
-        return judged("silent_success", lost, self.tolerance, meaning, PINTOR)
+        return judge("silent_success", lost, self.tolerance, meaning, PINTOR)
 
-    def _loss_still_rising(self, scores):
+    def _loss_still_rising(self, scores: np.ndarray) -> Finding:
         scores = scores[np.isfinite(scores).all(axis=1)]
         if len(scores) == 0:
-            meaning = "PGD leaves no example whose objective could still rise."
+            meaning = "PGD fools every example, so there is no objective that could still rise."
             return not_applicable("loss_still_rising", meaning, PINTOR)
         best = np.maximum.accumulate(scores, axis=1)
         rise = (best[:, -1] - best[:, -1 - LAST_STEPS]).mean()
         measured = rise / max((best[:, -1] - best[:, 0]).mean(), 1e-12)
         meaning = (
-            f"On the {len(scores)} examples that withstand PGD the last {LAST_STEPS} of {STEPS} "
-            f"steps make {percent(measured)} of the rise of its objective"
+            f"On the {len(scores)} examples that withstand PGD, {format_percent(measured)} of the "
+            f"rise of its objective comes from the last {LAST_STEPS} of {STEPS} steps"
         )
-        meaning += _either(measured > STILL_RISING, ": more steps would go on.", ".")
-        return judged("loss_still_rising", measured, STILL_RISING, meaning, PINTOR, WARNING)
+        meaning += ": use more steps." if measured > STILL_RISING else "."
+        return judge("loss_still_rising", measured, STILL_RISING, meaning, PINTOR, "warning")
 
-    def _not_converged(self, standing):
-        """The finding, and what is still standing after twice the steps and restarts."""
-        longer = self._left(self._pgd(self.epsilon, n_iter=2 * STEPS), standing)
-        again = self._left(self._pgd(self.epsilon, seed=self.shared["seed"] + 1), standing)
-        steps, restarts = ((standing & ~left).mean() for left in (longer, again))
+    def _longer_and_again(self, robust: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Which examples are robust to twice the steps, and which to a second restart."""
+        longer = self._attack(self._pgd(self.epsilon, n_iter=2 * STEPS), robust)
+        again = self._attack(self._pgd(self.epsilon, seed=self.seed + 1), robust)
+        return longer, again
+
+    def _not_converged(self, robust: np.ndarray, longer: np.ndarray, again: np.ndarray) -> Finding:
+        steps, restarts = ((robust & ~still).mean() for still in (longer, again))
         measured = max(steps, restarts)
         meaning = (
-            f"Twice the steps fool another {percent(steps)} of the examples, twice the restarts "
-            f"{percent(restarts)}" + _either(measured > self.tolerance, ": PGD has not ended.", ".")
+            f"Twice the steps fool the model on another {format_percent(steps)} of the examples, "
+            f"twice the restarts on {format_percent(restarts)}"
         )
-        found = judged("not_converged", measured, self.tolerance, meaning, CARLINI, WARNING)
-        return found, longer & again
+        meaning += ": PGD has not converged." if measured > self.tolerance else "."
+        return judge("not_converged", measured, self.tolerance, meaning, CARLINI, "warning")
 
-    def _gradient_free_stronger(self, standing):
-        # CE alone leaves examples that no masking protects: the margin finds them.
-        standing = self._left(self._pgd(self.epsilon, "margin"), standing)
-        attacks = {
-            "noise": Noise(self.epsilon, n_draws=DRAWS, **self.shared),
-            "Square": Square(self.epsilon, n_queries=QUERIES, **self.shared),
-        }
-        if self.others:
-            made = MomentumPGD(self.epsilon, stop_early=False, **self.shared)
-            attacks["transfer"] = Transfer(made, self.others, batch_size=self.task.batch_size)
+    def _gradient_free_stronger(self, robust: np.ndarray) -> Finding:
+        # The margin finds examples that CE misses although no gradient is masked.
+        robust = self._attack(self._pgd(self.epsilon, "margin"), robust)
         shares = {
-            name: (standing & ~self._left(attack, standing)).mean()
-            for name, attack in attacks.items()
+            name: (robust & ~self._attack(attack, robust)).mean()
+            for name, attack in self._gradient_free_attacks().items()
         }
         measured = max(shares.values())
-        threshold = difference(GRADIENT_FREE_DIFFERENCE, self.n)
-        counts = ", ".join(f"{name} another {percent(share)}" for name, share in shares.items())
+        threshold = find_tolerance(GRADIENT_FREE_DIFFERENCE, self.n)
+        found = ", ".join(f"{name} on {format_percent(share)}" for name, share in shares.items())
         meaning = (
-            f"PGD leaves {percent(standing.mean())} of the examples; attacks that need no gradient "
-            f"of this model fool {counts}"
+            f"{format_percent(robust.mean())} of the examples withstand PGD. Attacks that do not "
+            f"use this model's gradient fool it on additional examples: {found}"
         )
-        meaning += _either(measured > threshold, ": its gradients are masked.", ".")
-        return judged("gradient_free_stronger", measured, threshold, meaning, ATHALYE)
+        meaning += ". Its gradients are masked." if measured > threshold else "."
+        return judge("gradient_free_stronger", measured, threshold, meaning, ATHALYE)
 
-
-def _either(condition, first, second):
-    return first if condition else second
+    def _gradient_free_attacks(self) -> dict[str, Attack]:
+        attacks: dict[str, Attack] = {
+            "noise": Noise(self.epsilon, n_draws=DRAWS, **self._shared),
+            "Square": Square(self.epsilon, n_queries=QUERIES, **self._shared),
+        }
+        if self.others:
+            source = MomentumPGD(self.epsilon, stop_early=False, **self._shared)
+            attacks["transfer"] = Transfer(source, self.others, batch_size=self.task.batch_size)
+        return attacks

@@ -1,62 +1,87 @@
-"""What a check found, and how large a difference counts."""
+"""What a check found, and which differences count."""
 
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Literal, get_args
 
-OK, WARNING, FAULT, NOT_APPLICABLE = VERDICTS = ("ok", "warning", "fault", "not applicable")
+import numpy as np
+
+from hr_keras.attacks._attack import Task
+
+Verdict = Literal["ok", "warning", "fault", "not applicable"]
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 
 AUTOATTACK = (
     "Croce & Hein 2020, 'Reliable evaluation of adversarial robustness with an ensemble of "
-    "diverse parameter-free attacks', and the checks of its code"
+    "diverse parameter-free attacks', and the checks in its code"
 )
 CARLINI = "Carlini et al. 2019, 'On Evaluating Adversarial Robustness'"
 ATHALYE = "Athalye, Carlini & Wagner 2018, 'Obfuscated Gradients Give a False Sense of Security'"
 PINTOR = "Pintor et al. 2022, 'Indicators of Attack Failure'"
 
 
-class Finding(NamedTuple):
-    """One check of an evaluation.
+@dataclass(frozen=True)
+class Finding:
+    """Holds the result of one check of a robustness evaluation.
 
     Attributes:
-        name: which check.
-        measured: a number, or `None` where the check does not apply.
-        threshold: what `measured` may be at most, or `None`. Two differ: an accuracy in
-            `collapsed` must be greater, a share in `no_gradient` smaller.
-        verdict: `"ok"`, `"warning"`: the number needs a stronger attack beside it, `"fault"`:
-            the number is not robustness, or `"not applicable"`.
-        meaning: a sentence with the number.
-        source: where the check comes from.
+        name: Name of the check.
+        measured: What was measured, or `None` where the check does not apply.
+        threshold: The largest value of `measured` that is `"ok"`, or `None`. There are two
+            exceptions: the accuracy in `collapsed` must be greater than the threshold, and the
+            share in `no_gradient` must be smaller.
+        verdict: `"ok"`; `"warning"`: add a stronger attack before you report the number;
+            `"fault"`: the number does not measure robustness; or `"not applicable"`.
+        meaning: A sentence that explains the number.
+        source: Where the check was published.
     """
 
     name: str
     measured: float | None
     threshold: float | None
-    verdict: str
+    verdict: Verdict
     meaning: str
     source: str
 
 
-def judged(name, measured, threshold, meaning, source, beyond=FAULT):
-    """A `Finding` that is `"ok"` up to the threshold, `beyond` above it."""
-    verdict = beyond if measured > threshold else OK
+def judge(
+    name: str,
+    measured: float,
+    threshold: float,
+    meaning: str,
+    source: str,
+    above: Verdict = "fault",
+) -> Finding:
+    """Returns a finding that is `"ok"` up to the threshold and `above` otherwise."""
+    verdict = above if measured > threshold else "ok"
     return Finding(name, float(measured), float(threshold), verdict, meaning, source)
 
 
-def not_applicable(name, meaning, source):
-    """A `Finding` of a check that this model or data gives nothing to measure."""
-    return Finding(name, None, None, NOT_APPLICABLE, meaning, source)
+def not_applicable(name: str, meaning: str, source: str) -> Finding:
+    """Returns the finding of a check that has nothing to measure here."""
+    return Finding(name, None, None, "not applicable", meaning, source)
 
 
-def difference(share, n):
-    """A share of n examples that is no accident: never a single example.
+def find_tolerance(share: float, n: int) -> float:
+    """Returns the largest difference between two accuracies that does not count yet.
 
     Args:
-        share: the least that matters.
-        n: number of examples.
+        share: The difference of accuracy that does not matter.
+        n: Number of examples. A single example never counts.
     """
     return max(share, 1.5 / n)
 
 
-def percent(share):
-    """A share in words: `73 %`, `0.4 %`."""
+def find_chance_level(classes: int, n: int) -> float:
+    """Returns what guessing reaches on n examples: 1/classes plus three standard errors."""
+    return 1 / classes + 3 * (1 / classes * (1 - 1 / classes) / n) ** 0.5
+
+
+def predict_logits(task: Task, images: np.ndarray) -> np.ndarray:
+    """Returns the logits of other images of a task, in one forward pass."""
+    return np.asarray(task.replace(images=images, logits=None).predict().logits)
+
+
+def format_percent(share: float) -> str:
+    """Formats a share: `73 %`, `0.4 %`."""
     value = 100 * share
     return f"{value:.0f} %" if value >= 10 or value == round(value) else f"{value:.2g} %"

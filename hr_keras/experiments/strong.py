@@ -4,7 +4,7 @@ import dataclasses
 
 from hr_keras import datasets, evaluation
 from hr_keras._core.files import write_atomically
-from hr_keras.attacks import presets
+from hr_keras.attacks import worst_case
 from hr_keras.experiments import measurements
 from hr_keras.experiments.estimate import estimate
 from hr_keras.experiments.protocol import LOSSES
@@ -76,7 +76,9 @@ def completed(protocol, result, attack, examples, folder, data_dir=None):
 
 def _attack(model, attack, images, labels, epsilons):
     found = {
-        epsilon: evaluation.robust_accuracy(model, images, labels, presets.make(attack, epsilon))
+        epsilon: evaluation.robust_accuracy(
+            model, images, labels, worst_case.make_attack(attack, epsilon)
+        )
         for epsilon in epsilons
         if epsilon > 0
     }

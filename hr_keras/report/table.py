@@ -14,7 +14,7 @@ from hr_keras._core.text import (
     signed,
     to_json,
 )
-from hr_keras.attacks import presets
+from hr_keras.attacks import worst_case
 from hr_keras.experiments import paper
 from hr_keras.experiments.protocol import PRESETS
 
@@ -249,7 +249,7 @@ def _strong(name, table):
         header = ["ε", "trained on CE", "trained on HR", "HR − CE", "HR better?"]
         lines += [
             "",
-            f"## {name} attacked with `{attack}`: {presets.describe(attack)}",
+            f"## {name} attacked with `{attack}`: {worst_case.describe_attack(attack)}",
             "",
             *rows_markdown(header, rows),
             "",

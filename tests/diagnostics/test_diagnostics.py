@@ -10,7 +10,7 @@ from test_evaluation import counted, counting_model
 from hr_keras import HRLoss, diagnostics
 from hr_keras.attacks import PGD, Noise, Square, _random_numbers
 from hr_keras.diagnostics import attack_checks
-from hr_keras.diagnostics.finding import difference
+from hr_keras.diagnostics.finding import find_tolerance
 from hr_keras.diagnostics.model_checks import collapsed
 
 EPSILON = 0.1
@@ -320,7 +320,7 @@ def test_examples_carried_over_count_by_themselves(trained, test, monkeypatch):
     finding = carried_over(trained, test)
     assert finding.verdict == "fault"
     assert finding.measured > 0.1
-    assert "fool noise another 0 %, Square another 0 %, transfer another " in finding.meaning
+    assert "noise on 0 %, Square on 0 %, transfer on " in finding.meaning
 
 
 class Downhill(PGD):
@@ -385,7 +385,7 @@ def test_an_attack_that_hangs_on_luck_is_found_out_by_another_attempt(
     finding = check(honest, test)["not_converged"]
     assert finding.verdict == "warning"
     assert finding.measured > 0.1
-    assert "Twice the steps fool another 0 % of the examples" in finding.meaning
+    assert "Twice the steps fool the model on another 0 % of the examples" in finding.meaning
 
 
 def test_the_same_seed_gives_the_same_findings(honest, trained, test):
@@ -399,7 +399,7 @@ def test_the_budget_of_passes_is_kept():
     model, (images, labels) = counting_model(), right(30)
     diagnostics.check(model, images, labels, 1e-6)
     findings, cost = counted(lambda: diagnostics.check(model, images, labels, 1e-6))
-    assert "PGD leaves 100 % of the examples" in findings[-1].meaning
+    assert "100 % of the examples withstand PGD" in findings[-1].meaning
     assert 300 < cost["backward"] <= 5 + 360
     assert cost["forward"] - cost["backward"] <= 30 + 600
     assert cost["traces"] == 3  # eager passes: the output's dtype, and twice for randomness
@@ -409,8 +409,8 @@ def test_the_budget_of_passes_is_kept():
     ("share", "n", "expected"), [(0.005, 1000, 0.005), (0.005, 100, 0.015), (0.02, 10, 0.15)]
 )
 def test_one_example_is_no_difference(share, n, expected):
-    assert difference(share, n) == pytest.approx(expected)
-    assert 1 / n < difference(share, n) or share > 1 / n
+    assert find_tolerance(share, n) == pytest.approx(expected)
+    assert 1 / n < find_tolerance(share, n) or share > 1 / n
 
 
 @pytest.mark.parametrize(
