@@ -2,7 +2,6 @@ import errno
 import json
 import os
 import pathlib
-import re
 import shutil
 
 import keras
@@ -12,9 +11,14 @@ from processes import used_by_another_process
 from test_datasets import generated, prepare_tfds
 from typer.testing import CliRunner
 
-from hr_keras import cli, datasets, evaluation, report
+from hr_keras import cli, datasets, evaluation
+from hr_keras._core.rendering import plain_text
 from hr_keras.attacks import worst_case
-from hr_keras.experiments import jobs, measurements, realization, strong, train_all
+from hr_keras.cli import options
+from hr_keras.experiments import fit, measure, train, workers
+from hr_keras.experiments.methods import METHODS
+from hr_keras.experiments.protocol import MODELS, PRESETS
+from hr_keras.experiments.run_folder import RunFolder
 
 RESULTS = pathlib.Path(__file__).parent.parent / "results"
 
@@ -33,8 +37,18 @@ def run_main(monkeypatch, capsys, *arguments):
 def test_help_names_every_option():
     text = invoke("table", "--help").output
     for option in ("--preset", "--realizations", "--alpha", "--epochs", "--seed", "--output",
-                   "--strategy", "--data", "--data-dir", "--model", "--learning-rate"):  # fmt: skip
+                   "--strategy", "--data", "--data-dir", "--model", "--learning-rate",
+                   "--method", "--baseline"):  # fmt: skip
         assert option in text
+
+
+def test_the_choices_are_those_of_the_modules():
+    """Which the help must not import."""
+    for choice, known in (
+        (options.Preset, PRESETS), (options.Model, MODELS), (options.Method, METHODS),
+        (options.AttackName, worst_case.ATTACK_NAMES),
+    ):  # fmt: skip
+        assert {one.value for one in choice} == set(known)
 
 
 def test_a_table_from_one_command(tmp_path):
@@ -43,7 +57,7 @@ def test_a_table_from_one_command(tmp_path):
     assert "Attacked as published" in result.output
     assert "Attacked exactly" in result.output
     names = {path.name for path in (tmp_path / "run").iterdir()}
-    assert {"protocol.json", "table.md", "table.csv", "table.json", "figure.png"} <= names
+    assert {"protocol.json", "table.md", "table.csv", "table.tex", "figure.png"} <= names
 
 
 @pytest.fixture(scope="module")
@@ -67,12 +81,13 @@ def test_several_data_sets_share_a_table(prepared, tmp_path):
         "--epochs", 1, "--realizations", 1, "--output", tmp_path / "runs",
     )  # fmt: skip
     assert result.exit_code == 0, result.output
-    names = {path.name for path in (tmp_path / "runs").iterdir()}
+    names = {path.name for path in (tmp_path / "runs").iterdir() if path.name[0] != "."}
     assert names == {
-        "cifar10", "a|b*", "table.md", "table.csv", "table.json", "claims.csv",
+        "cifar10", "a|b*", "table.md", "table.csv", "table.tex",
+        "differences.md", "differences.csv", "differences.tex",
     }  # fmt: skip
     text = (tmp_path / "runs" / "table.md").read_text()
-    assert f"Each cell: cifar10 · {report.plain_text(file)}." in text
+    assert f"Each cell: cifar10 · {plain_text(file.stem)}." in text
     assert "beside the paper's column CIFAR-10" in text
     assert "The paper has no such column." in text
     for name in ("cifar10", "a|b*"):
@@ -121,7 +136,7 @@ def test_committed_results_regenerate_without_training(command, folder, tmp_path
     def no_model(*_):
         raise AssertionError("a saved result is enough")
 
-    monkeypatch.setattr(realization, "build", no_model)
+    monkeypatch.setattr(fit, "build_model", no_model)
     monkeypatch.setattr(keras.models, "load_model", no_model)
     shutil.copytree(folder, tmp_path / "copy", ignore=shutil.ignore_patterns("*.keras"))
     result = invoke(command, "--output", tmp_path / "copy")
@@ -130,69 +145,52 @@ def test_committed_results_regenerate_without_training(command, folder, tmp_path
 
 
 @pytest.mark.slow
-def test_pictures_of_saved_results_and_of_older_ones(prepared, tmp_path, monkeypatch):
-    """Every drawing command: trains, draws again from the files alone, makes what is missing."""
+def test_every_drawing_command_trains_and_draws_again(prepared, tmp_path):
     file = tmp_path / "digits.npz"
     shutil.copy(prepared / "a|b*.npz", file)
     folder = tmp_path / "run"
-    options = ("--data", file, "--epochs", 2, "--realizations", 1, "--output", folder)
-    assert invoke("bounds", *options).exit_code == 0
+    arguments = ("--data", file, "--epochs", 2, "--realizations", 1, "--output", folder)
+    assert invoke("bounds", *arguments).exit_code == 0
     for command, stem in WRITES.items():
         if command != "alpha":
             result = invoke(command, "--output", folder)
             assert result.exit_code == 0, result.output
-            assert {f"{stem}.md", f"{stem}.csv", f"{stem}.json"} <= {
+            assert {f"{stem}.md", f"{stem}.csv", f"{stem}.tex"} <= {
                 p.name for p in folder.iterdir()
             }
     assert {f"{stem}.{end}" for stem in ("figure", "confusion", "bounds")
             for end in ("png", "svg")} <= {path.name for path in folder.iterdir()}  # fmt: skip
-    whole = contents(folder)
-    for path in folder.glob("realization*.json"):  # as a version without measurements wrote them
-        result = json.loads(path.read_text())
-        del result["confusion"], result["terms"]
-        path.write_text(measurements.result_json(result))
-    for command in ("confusion", "bounds"):
-        assert invoke(command, "--output", folder).exit_code == 0
-    for name, content in contents(folder).items():
-        if name.name.startswith("realization"):  # the same, in another order of the keys
-            assert json.loads(content) == json.loads(whole[name])
-        else:
-            assert content == whole[name]
     unknown = invoke("confusion", "--output", folder, "--epsilon", 0.2)
-    assert "ε must be one of" in str(unknown.exception)
+    assert "`epsilon` must be one of" in str(unknown.exception)
 
 
 @pytest.mark.slow
-def test_the_honest_column_is_made_once_and_kept(prepared, tmp_path, monkeypatch):
+def test_a_stronger_attack_is_made_once_and_kept(prepared, tmp_path):
     """Attacked once; then, without models, the same table from the folder alone."""
     file = tmp_path / "digits.npz"
     shutil.copy(prepared / "a|b*.npz", file)
-    folder = tmp_path / "run"
-    options = ("--data", file, "--epochs", 1, "--realizations", 1, "--output", folder)
-    result = invoke("table", *options, "--attack", "pgd", "--examples", 12)
+    path = tmp_path / "run"
+    arguments = ("--data", file, "--epochs", 1, "--realizations", 1, "--output", path)
+    result = invoke("table", *arguments, "--attack", "pgd", "--examples", 12)
     assert result.exit_code == 0, result.output
-    text = (folder / "table.md").read_text()
+    text = (path / "table.md").read_text()
     assert "attacked with `pgd`" in text
-    assert "Accuracy left on 12 test images" in text
-    (table,) = [json.loads((folder / "table.json").read_text())]
-    assert [row["epsilon"] for row in table["strong"]] == [0.0, 0.1, 0.25]
-    for row in table["strong"]:
-        assert row["ce"] <= table["strong"][0]["ce"]
-        assert row["difference"] == pytest.approx(row["hr"] - row["ce"])
-    model = keras.models.load_model(folder / "realization-0-ce.keras")
+    assert "Accuracy on 12 test images" in text
+    found = RunFolder(path).accuracies().query("examples == 12 and method == 'ce'")
+    assert list(found["epsilon"]) == [0.0, 0.1, 0.25]
+    assert (found["accuracy"] <= found["accuracy"].iloc[0]).all()
+    model = keras.models.load_model(path / "realization-0-ce.keras")
     images, labels = (array[:12] for array in datasets.load(str(file)).test)
-    left = evaluation.robust_accuracy(
-        model, images, labels, worst_case.make_attack("pgd", 0.1)
-    ).worst_case
-    assert table["strong"][1]["ce"] == pytest.approx(left)
-    before = contents(folder)
-    for path in folder.glob("*.keras"):
-        path.unlink()
-    assert invoke("table", "--output", folder).exit_code == 0
-    assert contents(folder) == before
-    more = invoke("table", "--output", folder, "--attack", "fgsm", "--examples", 12)
-    assert "does not hold attack 'fgsm' on 12 examples" in str(more.exception)
-    assert contents(folder) == before
+    robust = evaluation.robust_accuracy(model, images, labels, worst_case.make_attack("pgd", 0.1))
+    assert found["accuracy"].iloc[1] == pytest.approx(robust.worst_case)
+    before = contents(path)
+    for model_path in path.glob("*.keras"):
+        model_path.unlink()
+    assert invoke("table", "--output", path).exit_code == 0
+    assert contents(path) == before
+    more = invoke("table", "--output", path, "--attack", "fgsm", "--examples", 12)
+    assert "a stronger attack needs the trained model" in str(more.exception)
+    assert contents(path) == before
 
 
 @pytest.fixture(scope="module")
@@ -256,8 +254,8 @@ def test_an_audit_from_one_command(saved, tmp_path):
         ("digits", ("--data", "mnist10"), "Did you mean 'mnist10k'"),
         ("digits", ("--epsilon", 0), "`epsilon` must be greater than 0"),
         ("digits", ("--epsilon", "nan"), "`epsilon`"),
-        ("digits", ("--norm", "l1"), "`norm` must be one of"),
-        ("digits", ("--attack", "standart"), "Did you mean 'standard'"),
+        ("digits", ("--norm", "l1"), "linf"),
+        ("digits", ("--attack", "standart"), "standard"),
         ("digits", ("--examples", 0), "`examples` must be a positive integer"),
         ("digits", ("--examples", 1), "at least two"),
         ("digits", ("--output", RESULTS / "mnist10k" / "quick"), "holds no audit.json"),
@@ -317,7 +315,7 @@ def test_a_second_command_in_the_same_folder_changes_nothing(tmp_path, monkeypat
 def test_what_is_wrong_is_said_before_the_training(
     arguments, expected, tmp_path, monkeypatch, capsys
 ):
-    monkeypatch.setattr(train_all, "run", None)
+    monkeypatch.setattr(train, "train_folder", None)
     output = tmp_path / "run"
     code, captured = run_main(monkeypatch, capsys, *arguments, "--output", output)
     assert code == 2
@@ -332,40 +330,22 @@ def test_ctrl_c_ends_with_a_line(when, tmp_path, monkeypatch, capsys):
 
     shutil.copytree(RESULTS / "mnist10k" / "quick", tmp_path / "run")
     if when == "training":
-        monkeypatch.setattr(train_all, "run", stop)
-    monkeypatch.setattr(strong, "completed", stop)
+        monkeypatch.setattr(train, "train_folder", stop)
+    monkeypatch.setattr(measure, "measure_attack", stop)
     code, captured = run_main(
         monkeypatch, capsys, "table", "--attack", "pgd", "--output", tmp_path / "run"
     )
     assert code == 130
     assert captured.err == (
-        "\nhr-keras: stopped. What is done is kept; the same command goes on from there.\n"
+        "\nhr-keras: stopped. Finished work is kept; run the same command again to resume.\n"
     )
-
-
-def test_an_attack_of_some_models_only_is_said(tmp_path):
-    """As after realizations were added: no number of fewer models stays behind."""
-    folder = tmp_path / "run"
-    shutil.copytree(RESULTS / "mnist10k" / "equal_time", folder)
-    path = folder / "realization-2-hr.json"
-    result = json.loads(path.read_text())
-    del result["strong"]
-    result["versions"]["keras"] = "9.9"
-    path.write_text(json.dumps(result))
-    assert invoke("table", "--output", folder).exit_code == 0
-    text = (folder / "table.md").read_text()
-    assert "`standard` on 500 examples, which 5 of 6 models were put under" in text
-    assert "`--attack standard --examples 500` does the others." in text
-    assert "attacked with `standard`" not in text
-    assert re.search(r"same keras: 3\.\S+, 9\.9\.", text)
-    assert not (folder / "strong.csv").exists()
 
 
 def test_a_killed_process_ends_with_a_line(tmp_path, monkeypatch, capsys):
     def run(*_):
-        raise jobs.ProcessEnded("a process ended before its task did")
+        raise workers.ProcessEnded("a process ended before its task did")
 
-    monkeypatch.setattr(train_all, "run", run)
+    monkeypatch.setattr(train, "train_folder", run)
     code, captured = run_main(monkeypatch, capsys, "table", "--output", tmp_path / "run")
     assert code == 1
     assert captured.err == "hr-keras: a process ended before its task did\n"
@@ -375,8 +355,27 @@ def contents(folder):
     return {
         path.relative_to(folder): path.read_bytes()
         for path in folder.rglob("*")
-        if path.is_file() and path.suffix != ".keras"
+        if path.is_file() and path.suffix != ".keras" and not path.name.startswith(".")
     }
+
+
+def test_a_bug_shows_its_traceback(tmp_path, monkeypatch):
+    """A TypeError of ours, a ValueError of another package; with --debug everything."""
+    monkeypatch.setattr("sys.argv", ["hr-keras", "table", "--output", str(tmp_path / "run")])
+
+    def fail(*_):
+        len(3)
+
+    monkeypatch.setattr(train, "train_folder", fail)
+    with pytest.raises(TypeError, match="has no len"):
+        cli.main()
+    monkeypatch.setattr(train, "train_folder", lambda *_: np.zeros(3).reshape(2, 2))
+    with pytest.raises(ValueError, match="reshape"):
+        cli.main()
+    monkeypatch.setattr("sys.argv", ["hr-keras", "--debug", "confusion", "--epsilon", "0.3",
+                                     "--output", str(tmp_path / "other")])  # fmt: skip
+    with pytest.raises(ValueError, match="one of the protocol's"):
+        cli.main()
 
 
 @pytest.mark.parametrize(
@@ -384,9 +383,9 @@ def contents(folder):
     [
         (["--alpha", "1"], "alpha"),
         (["--alpha", "nan"], "alpha"),
-        (["--preset", "paper"], "Did you mean 'paper-mnist'"),
+        (["--preset", "paper"], "paper-mnist"),
         (["--data", "mnist10"], "Did you mean 'mnist10k'"),
-        (["--strategy", "mirror"], "Did you mean 'mirrored'"),
+        (["--strategy", "mirror"], "mirrored"),
         (["--epochs", "many"], "--epochs"),
         (["--epochs", "0"], "epochs"),
         (["--output", __file__], "not a run folder"),
@@ -409,11 +408,14 @@ def test_wrong_arguments_end_with_a_line_and_nothing_written(
     ("arguments", "message"),
     [
         (["alpha", "--alpha", "1.6", "--alpha", "1"], "greater than 1. Received: alpha=1.0"),
-        (["alpha", "--data", "mnist", "--data", "mnist10k"], "One data set a search"),
+        (["alpha", "--data", "mnist", "--data", "mnist10k"], "A search takes one data set"),
         (["table", "--data", "mnist10k", "--data", "mnist10k"], "names that differ"),
-        (["table", "--attack", "pdg"], "Did you mean 'pgd'"),
+        (["table", "--attack", "pdg"], "pgd"),
+        (["table", "--method", "hrr"], "hr"),
+        (["table", "--method", "ce", "--method", "ce"], "none twice"),
+        (["table", "--method", "ce", "--baseline", "hr"], "`baseline` must be one of"),
         (["table", "--attack", "pgd", "--examples", "0"], "`examples`"),
-        (["table", "--examples", "10"], "`attack`: give one"),
+        (["table", "--examples", "10"], "`--attack`: give one"),
     ],
 )
 def test_wrong_arguments_of_other_commands(monkeypatch, capsys, tmp_path, arguments, message):

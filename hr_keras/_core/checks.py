@@ -4,9 +4,10 @@ import difflib
 import math
 import numbers
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal, get_args
 
-STRATEGIES = ("auto", "none", "mirrored", "multiworker")  # names for `training.get_strategy`
+StrategyName = Literal["auto", "none", "mirrored", "multiworker"]  # of `training.get_strategy`
+STRATEGIES: tuple[str, ...] = get_args(StrategyName)
 
 
 def check_choice(argument: str, value: Any, choices: Iterable[str]) -> str:

@@ -5,7 +5,7 @@ import textwrap
 
 import numpy as np
 
-from hr_keras._core.figure import new_figure, rendered
+from hr_keras._core.rendering import new_figure, render_figure
 
 # Colour-blind safe (Okabe & Ito), without its yellow, and three more.
 _COLOURS = (
@@ -58,7 +58,7 @@ def security_curve(audit, title=""):
     axes.grid(alpha=0.3)
     figure.legend(loc="outside right upper", frameon=False)
     axes.set_title(textwrap.fill(title, 64), fontsize=10, parse_math=False)
-    return rendered(figure)
+    return render_figure(figure)
 
 
 def adversarial_pictures(audit, title=""):
@@ -96,7 +96,7 @@ def adversarial_pictures(audit, title=""):
         rows[row, 0].set_ylabel(name, fontsize=9)
     title = textwrap.fill(title, int(11 * width))  # with the name of a file, of any length
     figure.suptitle(title, fontsize=10, parse_math=False)
-    return rendered(figure)
+    return render_figure(figure)
 
 
 def _caption(picture, which):

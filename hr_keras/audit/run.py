@@ -11,6 +11,7 @@ import pathlib
 import time
 
 import numpy as np
+from scipy import stats
 
 from hr_keras import datasets, diagnostics, evaluation
 from hr_keras._core.files import holds_anything, write_atomically
@@ -138,21 +139,20 @@ def audit(
     }
 
 
-def saved(folder, path, data, epsilon, norm="linf", attacks=ATTACKS, examples=200, seed=0,
-          data_dir=None, others=()):  # fmt: skip
+def audit_file(path, data, epsilon, norm="linf", attacks=ATTACKS, examples=200, seed=0,
+               data_dir=None, others=(), folder=None):  # fmt: skip
     """`audit` of a saved model on the first test images of a data set, kept as `audit.json`.
 
     Where the folder holds the result of the same audit, it is read and nothing is computed.
 
     Args:
-        folder: of the result; `None`: one under `runs`, named after model, data and ε.
-        path: of a `.keras` file, loaded in Keras' safe mode; `None` for whatever audit the
-            folder holds.
+        path: of a `.keras` file, loaded in Keras' safe mode.
         data: name or path of a data set, see `datasets.load`.
         epsilon, norm, attacks, seed: as for `audit`.
         examples: how many test images, or all of them where there are fewer.
         data_dir: where tensorflow-datasets has its data.
         others: paths of `.keras` files, of classifiers of the same images and classes.
+        folder: of the result; `None`: one under `runs`, named after model, data and ε.
 
     Returns:
         The folder, and the dict of `audit`; its `protocol` also has `data`, `data_sha256` (of
@@ -165,10 +165,6 @@ def saved(folder, path, data, epsilon, norm="linf", attacks=ATTACKS, examples=20
             folder that holds something else.
     """
     check_backend()
-    if path is None:
-        if folder is None or (result := read(folder)) is None:
-            raise ValueError("A .keras file to audit, or the folder of an audit, must be given.")
-        return pathlib.Path(folder), result
     examples = check_count("examples", examples)
     protocol = _protocol(examples, epsilon, norm, attacks, seed, (0.0, 1.0), 256)
     data = datasets.check_name(data)
@@ -201,7 +197,7 @@ def saved(folder, path, data, epsilon, norm="linf", attacks=ATTACKS, examples=20
 
 def _there(folder, protocol, source):
     """The result of the same audit in a folder, or `None` where the folder is empty or missing."""
-    result = read(folder)
+    result = read_audit(folder)
     if result is None:
         if folder.is_file() or (folder.is_dir() and holds_anything(folder)):
             raise ValueError(
@@ -221,7 +217,7 @@ def _there(folder, protocol, source):
     return result
 
 
-def read(folder):
+def read_audit(folder):
     """The result in a folder, or `None` where there is none.
 
     Raises:
@@ -283,14 +279,8 @@ def _model(model):
 
 def _accuracy(correct):
     """The mean of bool `(n,)` and its 95 % interval (Wilson 1927), which never leaves [0, 1]."""
-    n, share, z = len(correct), float(correct.mean()), 1.959964
-    middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
-    half = z / (1 + z**2 / n) * (share * (1 - share) / n + z**2 / (4 * n**2)) ** 0.5
-    return {
-        "accuracy": share,
-        "low": max(0.0, middle - half),
-        "high": min(1.0, middle + half),
-    }
+    found = stats.binomtest(int(correct.sum()), len(correct)).proportion_ci(method="wilson")
+    return {"accuracy": float(correct.mean()), "low": float(found.low), "high": float(found.high)}
 
 
 def _withstood(robust):

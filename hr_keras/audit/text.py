@@ -2,7 +2,9 @@
 
 import re
 
-from hr_keras._core.text import plain_text, rows_markdown, share
+import pandas as pd
+
+from hr_keras._core.rendering import format_markdown, format_share, plain_text
 
 _MARKS = {"fault": "FAULT", "warning": "warning", "ok": "ok", "not applicable": "–"}
 _NORMS = {"linf": "L∞", "l2": "L2"}
@@ -52,8 +54,9 @@ def _summary(audit, size):
     (worst,) = _at(audit, "worst_case")
     faults, warnings = (_named(audit, verdict) for verdict in ("fault", "warning"))
     text = (
-        f"Accuracy {share(audit['clean']['accuracy'])} without an attack, "
-        f"**{share(worst['accuracy'])}** under the worst of the attacks on each example at {size}."
+        f"Accuracy {format_share(audit['clean']['accuracy'])} without an attack, "
+        f"**{format_share(worst['accuracy'])}** under the worst of the attacks on each example "
+        f"at {size}."
     )
     if faults:
         text += f" **Not to be believed as it stands**: {', '.join(faults)}."
@@ -93,13 +96,16 @@ def _attacks(audit):
 
 
 def _interval(row):
-    return f"{share(row['accuracy'])} ({share(row['low'])} to {share(row['high'])})"
+    accuracy, low, high = (format_share(row[key]) for key in ("accuracy", "low", "high"))
+    return f"{accuracy} ({low} to {high})"
 
 
 def _curve(audit):
     names = list(dict.fromkeys(row["attack"] for row in audit["curve"]))
-    found = {(row["attack"], row["epsilon"]): share(row["accuracy"]) for row in audit["curve"]}
-    rows = [["0", *[share(audit["clean"]["accuracy"])] * len(names)]]
+    found = {
+        (row["attack"], row["epsilon"]): format_share(row["accuracy"]) for row in audit["curve"]
+    }
+    rows = [["0", *[format_share(audit["clean"]["accuracy"])] * len(names)]]
     rows += [
         [f"{epsilon:g}", *(found[name, epsilon] for name in names)]
         for epsilon in audit["protocol"]["epsilons"]
@@ -153,3 +159,8 @@ def _protocol(audit):
         "seconds": f"{audit['seconds']:g}",
     }
     return [f"- {name}: {value}" for name, value in told.items() if value is not None]
+
+
+def rows_markdown(header, rows):
+    """The lines of a Markdown table."""
+    return format_markdown(pd.DataFrame(rows, columns=header)).split("\n")

@@ -1,139 +1,169 @@
-"""What an experiment *is*: a frozen value that is written beside its results."""
+"""What an experiment is: a frozen value that is written next to its results."""
 
 import dataclasses
-import difflib
 import hashlib
 import itertools
 import json
+import math
 import os
 import pathlib
+from typing import Any, Literal, get_args
 
-from hr_keras import datasets, training
-from hr_keras._core import checks
+from hr_keras import datasets
+from hr_keras._core.checks import STRATEGIES, StrategyName, check_alpha, check_choice, check_count
+from hr_keras._core.decode import decode
+from hr_keras.experiments.methods import check_methods
 
-MODELS = ("mnist_cnn", "resnet8")
-LOSSES = ("ce", "hr")
-OPTIMIZERS = ("sgd", "adam")
-SPLITS = ("test", "validation")
+Model = Literal["mnist_cnn", "resnet8"]
+Optimizer = Literal["sgd", "adam"]
+Split = Literal["test", "validation"]
 
-_RENAMED = {"paper": "paper-mnist"}  # in protocols that an earlier version wrote
+MODELS: tuple[str, ...] = get_args(Model)
+OPTIMIZERS: tuple[str, ...] = get_args(Optimizer)
+SPLITS: tuple[str, ...] = get_args(Split)
+
+# What FGSM maximises in the paper's table. These are attacks, and no methods of training.
+ATTACK_OBJECTIVES = ("ce", "hr")
+
+# The paper's name of each of its data sets, in the order of the columns of Table 1.
+PAPER_DATASETS = {"mnist": "MNIST", "mnist10k": "MNIST", "cifar10": "CIFAR-10",
+                  "svhn_cropped": "SVHN"}  # fmt: skip
+# The paper's protocol for each of its data sets.
+PAPER_PRESETS = {"MNIST": "paper-mnist", "CIFAR-10": "paper-cifar10", "SVHN": "paper-svhn"}
+
+_MAY_GROW = ("realizations", "methods")
 
 
 @dataclasses.dataclass(frozen=True)
 class Protocol:
-    """One experiment of the paper's kind: train on CE and on HR, attack with FGSM.
+    """One experiment: train by each method, several times, and attack with FGSM.
 
-    Attributes:
-        preset: name of the preset that it comes from.
-        dataset: a name or an `.npz` path for `datasets.load`.
-        model: one of `MODELS`.
-        alpha: order of the Rényi divergence of the HR loss, greater than 1.
-        epochs: passes over the training split.
-        batch_size: training examples a step, over all replicas.
-        optimizer: one of `OPTIMIZERS`, with Keras' defaults: SGD is without momentum.
-        learning_rate: of the optimizer, at the start.
-        schedule: pairs `(epoch, factor)`: once so many epochs are done, the learning rate is
-            the one at the start times `factor`, until the next pair.
-        mean_image: whether the model first subtracts the mean of the training images.
-        epsilons: FGSM sizes, in units of pixels in [0, 1].
-        attack_every: the validation split is attacked after every so many epochs.
-        validation: share of the training data that is the validation split.
-        seed: determines split, initial weights and data order, with the number of the
-            realization; the same for CE and HR, so that the two are paired.
-        realizations: how many independent repetitions.
-        strategy: `training.get_strategy` name.
-        evaluated_on: one of `SPLITS`: what the results are of, in the end. `"validation"`, for
-            the search for α, never looks at a test image.
-        dataset_sha256: of the file, where the data set is one; results of another content
-            under the same name are another experiment.
+    Args:
+        preset: Name of the preset that it comes from.
+        dataset: A name or an `.npz` path for `datasets.load`.
+        model: `"mnist_cnn"` or `"resnet8"`.
+        alpha: Order of the Rényi divergence of the HR loss, greater than 1.
+        epochs: Passes over the training split.
+        batch_size: Training examples in a step, over all replicas.
+        optimizer: `"sgd"` (without momentum) or `"adam"`, with Keras' defaults.
+        learning_rate: Of the optimizer, at the start.
+        schedule: Pairs `(epoch, factor)`. After so many epochs the learning rate is the one at
+            the start times `factor`, until the next pair.
+        mean_image: Whether the model first subtracts the mean of the training images.
+        epsilons: Sizes of FGSM, in units of pixels in [0, 1].
+        attack_every: The validation split is attacked after every so many epochs.
+        validation: Share of the training data that is the validation split.
+        seed: Determines split, initial weights and data order, together with the number of the
+            realization. It is the same for every method, so that their results are paired.
+        realizations: How many independent repetitions. This may grow in a run folder.
+        strategy: Name for `training.get_strategy`.
+        evaluated_on: Split that the trained models are evaluated on: `"test"`, or
+            `"validation"` for the search for α, which never uses a test image.
+        dataset_sha256: SHA-256 of the data set's file, where it is one: other content under the
+            same name is another experiment.
+        methods: Names of methods, see `methods.METHODS`. This may grow in a run folder.
 
     Raises:
-        ValueError: for a value out of range.
+        ValueError: For a value out of range.
     """
 
     preset: str
     dataset: str = "mnist10k"
-    model: str = "mnist_cnn"
+    model: Model = "mnist_cnn"
     alpha: float = 1.6
     epochs: int = 15
     batch_size: int = 100
-    optimizer: str = "sgd"
+    optimizer: Optimizer = "sgd"
     learning_rate: float = 0.01
-    schedule: tuple = ()
+    schedule: tuple[tuple[int, float], ...] = ()
     mean_image: bool = False
-    epsilons: tuple = (0.0, 0.1, 0.25)
+    epsilons: tuple[float, ...] = (0.0, 0.1, 0.25)
     attack_every: int = 1
     validation: float = 0.1
     seed: int = 0
     realizations: int = 3
-    strategy: str = "auto"
-    evaluated_on: str = "test"
+    strategy: StrategyName = "auto"
+    evaluated_on: Split = "test"
     dataset_sha256: str | None = None
+    methods: tuple[str, ...] = ("ce", "hr")
 
-    def __post_init__(self):
-        object.__setattr__(self, "epsilons", tuple(map(float, self.epsilons)))
-        object.__setattr__(self, "schedule", _checked_schedule(self.schedule))
-        checks.check_alpha(self.alpha)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "epsilons", _check_epsilons(self.epsilons))
+        object.__setattr__(self, "schedule", _check_schedule(self.schedule))
+        object.__setattr__(self, "methods", check_methods(self.methods))
+        check_alpha(self.alpha)
         for name in ("epochs", "batch_size", "attack_every", "realizations"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"`{name}` must be at least 1. Received: {getattr(self, name)}")
-        if not 0 < self.learning_rate < float("inf"):
+            check_count(name, getattr(self, name))
+        if not 0 < self.learning_rate < math.inf:
             raise ValueError(f"`learning_rate` must be > 0. Received: {self.learning_rate}")
         if not 0 <= self.seed < 2**31:
             raise ValueError(f"`seed` must be at least 0 and below 2³¹. Received: {self.seed}")
         if not 0 < self.validation < 1:
             raise ValueError(f"`validation` must be in (0, 1). Received: {self.validation}")
-        training.check_strategy(self.strategy)
-        for name, known in _CHOICES.items():
-            if getattr(self, name) not in known:
-                raise ValueError(
-                    f"`{name}` must be one of {known}. Received: {getattr(self, name)!r}"
-                )
-
-    def to_json(self):
-        """The protocol as a JSON text."""
-        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+        for name, choices in _CHOICES.items():
+            check_choice(name, getattr(self, name), choices)
 
     @property
-    def name(self):
-        """Preset and data set, and what differs from the preset: a name for the run folder."""
+    def name(self) -> str:
+        """Data set, preset and what differs from the preset: a name for the run folder."""
         usual = dataclasses.replace(
             PRESETS[self.preset], dataset=self.dataset, dataset_sha256=self.dataset_sha256
         )
-        changed = [f"{name}-{getattr(self, name)}" for name in usual.differences(self)]
-        stem = pathlib.PurePath(self.dataset).stem
-        return "_".join([stem, self.preset, *changed])
+        differences = [f"{name}-{getattr(self, name)}" for name in usual.differences(self)]
+        return "_".join([pathlib.PurePath(self.dataset).stem, self.preset, *differences])
 
-    @classmethod
-    def from_json(cls, text):
-        """The protocol that `to_json` wrote, now or earlier; a ValueError for anything else."""
-        try:
-            values = json.loads(text)
-            values["preset"] = _RENAMED.get(values["preset"], values["preset"])
-            if values["preset"] not in PRESETS:
-                raise ValueError(f"there is no preset {values['preset']!r}")
-            return cls(**values)
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"the protocol is not one of this version: {error}") from error
+    def differences(self, other: "Protocol") -> list[str]:
+        """Returns the names of the values that differ.
 
-    def differences(self, other):
-        """Names of what differs, apart from the number of realizations, which may grow."""
-        names = [field.name for field in dataclasses.fields(self) if field.name != "realizations"]
+        The number of realizations and the methods are left out: they may grow in a run folder.
+        """
+        names = [field.name for field in dataclasses.fields(self) if field.name not in _MAY_GROW]
         return [name for name in names if getattr(self, name) != getattr(other, name)]
 
+    def to_json(self) -> str:
+        """Returns the protocol as a JSON text."""
+        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
 
-_CHOICES = {"model": MODELS, "optimizer": OPTIMIZERS, "evaluated_on": SPLITS}
+    @classmethod
+    def from_json(cls, text: str | bytes) -> "Protocol":
+        """Returns the protocol of a JSON text that `to_json` wrote.
+
+        Raises:
+            ValueError: If a value is missing, unknown, of another type or out of range.
+        """
+        try:
+            protocol: Protocol = decode(cls, json.loads(text), "it")
+            check_choice("preset", protocol.preset, PRESETS)
+        except ValueError as error:
+            raise ValueError(f"This is not a protocol of this version: {error}") from error
+        return protocol
 
 
-def _checked_schedule(schedule):
-    """Pairs `(int, float)`; a ValueError unless the epochs rise and the factors are positive."""
+_CHOICES = {
+    "model": MODELS,
+    "optimizer": OPTIMIZERS,
+    "evaluated_on": SPLITS,
+    "strategy": STRATEGIES,
+}
+
+
+def _check_epsilons(epsilons: Any) -> tuple[float, ...]:
+    values = tuple(map(float, epsilons))
+    if not all(0 <= value < math.inf for value in values) or len(set(values)) < len(values):
+        raise ValueError(
+            f"`epsilons` must be numbers of at least 0, none twice. Received: {epsilons}"
+        )
+    return values
+
+
+def _check_schedule(schedule: Any) -> tuple[tuple[int, float], ...]:
     try:
         pairs = tuple((int(epoch), float(factor)) for epoch, factor in schedule)
     except (TypeError, ValueError):
         pairs = ((0, 0.0),)
     epochs = [0, *(epoch for epoch, _ in pairs)]
     rising = all(a < b for a, b in itertools.pairwise(epochs))
-    if not (rising and all(0 < factor < float("inf") for _, factor in pairs)):
+    if not (rising and all(0 < factor < math.inf for _, factor in pairs)):
         raise ValueError(
             "`schedule` must be pairs (epoch, factor) with rising epochs, the first at least 1, "
             f"and positive factors. Received: {schedule!r}"
@@ -141,10 +171,10 @@ def _checked_schedule(schedule):
     return pairs
 
 
-# Shows the effect of the loss within minutes; not the paper's protocol.
+# Shows the effect of the loss within minutes. It is not the paper's protocol.
 _QUICK = Protocol("quick")
 
-# The paper's, each with the data set that it is meant for; any other may be asked for.
+# The paper's protocols, each with the data set that it is meant for.
 _MNIST = Protocol(
     "paper-mnist",
     dataset="mnist",
@@ -153,7 +183,7 @@ _MNIST = Protocol(
     attack_every=10,
     realizations=5,
 )
-# The paper names neither optimizer nor schedule here: they are those of Keras' CIFAR-10 example.
+# The paper names no optimizer and no schedule here: these are those of Keras' CIFAR-10 example.
 _SVHN = dataclasses.replace(
     _MNIST,
     preset="paper-svhn",
@@ -166,45 +196,50 @@ _SVHN = dataclasses.replace(
 )
 _CIFAR10 = dataclasses.replace(_SVHN, preset="paper-cifar10", dataset="cifar10", mean_image=True)
 
-PRESETS = {protocol.preset: protocol for protocol in (_QUICK, _MNIST, _CIFAR10, _SVHN)}
+PRESETS: dict[str, Protocol] = {
+    protocol.preset: protocol for protocol in (_QUICK, _MNIST, _CIFAR10, _SVHN)
+}
 
 
-def from_preset(name, **changes):
-    """A preset with some values changed; `None` leaves a value as the preset has it.
+def from_preset(name: str, **changes: Any) -> Protocol:
+    """Returns a preset with some values changed.
 
     Args:
-        name: one of `PRESETS`.
-        changes: attributes of `Protocol`.
+        name: One of `PRESETS`.
+        changes: Arguments of `Protocol`; `None` keeps the preset's value.
 
     Raises:
-        ValueError: for an unknown preset or a value out of range.
+        ValueError: For an unknown preset or a value out of range.
 
     Example:
-        >>> protocol.from_preset("quick", realizations=5, seed=1)
+
+    ```python
+    from hr_keras.experiments.protocol import from_preset
+
+    protocol = from_preset("quick", realizations=5, seed=1)
+    ```
     """
-    if name not in PRESETS:
-        nearest = [_RENAMED[name]] if name in _RENAMED else []
-        nearest += difflib.get_close_matches(name, PRESETS, n=1, cutoff=0.4)
-        hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
-        raise ValueError(f"`preset` must be one of {tuple(PRESETS)}.{hint} Received: {name!r}")
-    return changed(PRESETS[name], **changes)
+    return change_protocol(PRESETS[check_choice("preset", name, PRESETS)], **changes)
 
 
-def changed(protocol, **changes):
-    """A protocol with some values changed; `None` leaves a value as it is.
+def change_protocol(protocol: Protocol, **changes: Any) -> Protocol:
+    """Returns a protocol with some values changed.
 
-    The content of a data set that is a file is looked at again.
+    Args:
+        protocol: A `Protocol`.
+        changes: Arguments of `Protocol`; `None` keeps a value. The content of a data set that
+            is a file is read again.
 
     Raises:
-        ValueError: for a value out of range, an unknown data set or a file that is not there.
+        ValueError: For a value out of range, an unknown data set or a file that is missing.
     """
     changes = {key: value for key, value in changes.items() if value is not None}
     if "dataset" in changes:
-        changes |= _dataset(datasets.check_name(changes["dataset"]))
+        changes |= _find_dataset(datasets.check_name(changes["dataset"]))
     return dataclasses.replace(protocol, **changes)
 
 
-def _dataset(name):
+def _find_dataset(name: str) -> dict[str, str | None]:
     if not name.endswith(".npz"):
         return {"dataset": name, "dataset_sha256": None}
     sha256 = hashlib.sha256(pathlib.Path(name).read_bytes()).hexdigest()

@@ -4,15 +4,13 @@ import functools
 import json
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from hr_keras._core.checks import STRATEGIES, check_choice
+from hr_keras._core.checks import STRATEGIES, StrategyName, check_choice
 from hr_keras._core.replicas import gpu_count, refuse_keras_distribution
 
 if TYPE_CHECKING:
     import tensorflow as tf
-
-StrategyName = Literal["auto", "none", "mirrored", "multiworker"]
 
 
 def get_strategy(name: StrategyName = "auto") -> "tf.distribute.Strategy":
@@ -70,6 +68,14 @@ def check_strategy(name: str) -> str:
 
     Raises:
         ValueError: If it is not one of `STRATEGIES`.
+
+    Example:
+
+    ```python
+    from hr_keras.training import check_strategy
+
+    assert check_strategy("mirrored") == "mirrored"
+    ```
     """
     return check_choice("strategy", name, STRATEGIES)
 

@@ -1,0 +1,197 @@
+"""The commands."""
+
+import pathlib
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+from hr_keras._core.checks import check_count
+from hr_keras._core.runtime import import_tensorflow
+from hr_keras.cli.options import (
+    DATA_DIR_HELP,
+    DATA_HELP,
+    AttackName,
+    Method,
+    Norm,
+    Options,
+    add_command,
+    app,
+    get_value,
+)
+from hr_keras.cli.run import run_experiment, stop_with_a_line
+
+if TYPE_CHECKING:
+    from hr_keras.experiments.protocol import Protocol
+    from hr_keras.experiments.run_folder import RunFolder
+
+_Baseline = Annotated[
+    Optional[Method], typer.Option(help="Method that differences refer to; by default the first.")
+]
+
+
+@add_command
+def table(
+    options: Options,
+    attack: Annotated[
+        Optional[list[AttackName]],
+        typer.Option(
+            help="Also attack the trained models with this, such as standard; repeat for several. "
+            "Done once, then kept with the results."
+        ),
+    ] = None,
+    examples: Annotated[
+        Optional[int],
+        typer.Option(help="Number of test images for --attack, the first; by default all."),
+    ] = None,
+    baseline: _Baseline = None,
+) -> None:
+    """Table 1: train with each method, attack with FGSM, as published and exactly."""
+    from hr_keras.experiments.measure import measure_attack
+    from hr_keras.experiments.results import accuracy_table
+    from hr_keras.experiments.results.tables import choose_baseline
+
+    if examples is not None:
+        check_count("examples", examples)
+        if not attack:
+            raise ValueError("`--examples` is the number of images for `--attack`: give one.")
+
+    def check(protocol: "Protocol") -> None:
+        choose_baseline(protocol, get_value(baseline))
+
+    def measure(folder: "RunFolder") -> None:
+        for name in attack or ():
+            measure_attack(folder, name.value, examples, options.data_dir)
+
+    plan = options.plan_table()
+    run_experiment(
+        options,
+        plan,
+        lambda folders: accuracy_table.write(folders, plan.folder, get_value(baseline)),
+        check,
+        measure,
+    )
+
+
+@add_command
+def figure(
+    options: Options,
+    accuracy: Annotated[
+        Optional[list[float]],
+        typer.Option(
+            help="Validation accuracy to reach; repeat for several. By default 90, 95 and 99 % of "
+            "what every run reaches."
+        ),
+    ] = None,
+    baseline: _Baseline = None,
+) -> None:
+    """Figure 1: validation accuracy against epoch, and the epochs to reach an accuracy."""
+    from hr_keras.experiments.results import convergence
+    from hr_keras.experiments.results.tables import choose_baseline
+
+    accuracies = tuple(accuracy or ())
+    convergence.check_accuracies(accuracies)
+    run_experiment(
+        options,
+        options.plan_table(),
+        lambda folders: convergence.write(folders, accuracies, get_value(baseline)),
+        lambda protocol: choose_baseline(protocol, get_value(baseline)),
+    )
+
+
+_Epsilon = Annotated[float, typer.Option(help="Size of the CE attack, one of the protocol's.")]
+
+
+@add_command
+def confusion(options: Options, epsilon: _Epsilon = 0.1) -> None:
+    """Semi-empirical confusion matrices under the CE attack, for each method."""
+    from hr_keras.experiments.results import confusion as slice_
+
+    run_experiment(
+        options,
+        options.plan_table(),
+        lambda folders: slice_.write(folders, epsilon),
+        lambda protocol: slice_.check_epsilon(protocol, epsilon),
+    )
+
+
+@add_command
+def bounds(options: Options) -> None:
+    """Proposition 1 and Corollary 1 on the trained models: the error and what bounds it."""
+    from hr_keras.experiments.results import error_bound
+
+    run_experiment(options, options.plan_table(), error_bound.write)
+
+
+@add_command
+def alpha(
+    options: Options,
+    alpha: Annotated[
+        Optional[list[float]],
+        typer.Option(help="Order to try, > 1; repeat for a grid. By default 1.1 to 4."),
+    ] = None,
+    epsilon: _Epsilon = 0.1,
+) -> None:
+    """The search for α, on the validation split: the test split is never used."""
+    from hr_keras.experiments.results import alpha_search
+
+    plan = options.plan(alpha_search.plan_search, alphas=tuple(alpha or ()))
+    run_experiment(
+        options,
+        plan,
+        lambda folders: alpha_search.write(folders, plan.folder, epsilon),
+        lambda protocol: alpha_search.check_epsilon(protocol, epsilon),
+    )
+
+
+@app.command()
+def audit(
+    model: Annotated[
+        Optional[pathlib.Path],
+        typer.Argument(help="A .keras file; none to draw again what the output folder holds."),
+    ] = None,
+    data: Annotated[str, typer.Option(help=DATA_HELP)] = "mnist10k",
+    epsilon: Annotated[float, typer.Option(help="Size of the perturbation, pixels in 0 … 1.")] = (
+        0.1
+    ),
+    norm: Annotated[Norm, typer.Option(help="What ε measures.")] = Norm.linf,
+    examples: Annotated[int, typer.Option(help="Number of test images.")] = 200,
+    attack: Annotated[
+        Optional[list[AttackName]],
+        typer.Option(help="Repeat for several. By default noise, fgsm, pgd and fast."),
+    ] = None,
+    other: Annotated[
+        Optional[list[pathlib.Path]],
+        typer.Option(
+            help="A .keras file of another classifier, whose adversarial examples are tried on "
+            "this one; repeat for several."
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the attacks.")] = 0,
+    output: Annotated[
+        Optional[pathlib.Path],
+        typer.Option(help="Folder of the result; runs/audit_… by default."),
+    ] = None,
+    data_dir: Annotated[Optional[pathlib.Path], typer.Option(help=DATA_DIR_HELP)] = None,
+) -> None:
+    """Audit a saved classifier: accuracy under attacks, and whether to believe it."""
+    import_tensorflow()
+    from rich.console import Console
+    from rich.markdown import Markdown
+
+    from hr_keras import audit as audits
+
+    attacks = {} if attack is None else {"attacks": tuple(map(get_value, attack))}
+    with stop_with_a_line():
+        if model is not None:
+            folder, result = audits.audit_file(
+                model, data, epsilon, get_value(norm), examples=examples, seed=seed,
+                data_dir=data_dir, others=tuple(other or ()), folder=output, **attacks,
+            )  # fmt: skip
+        elif output is not None and (result := audits.read_audit(output)) is not None:
+            folder = output
+        else:
+            raise ValueError("A .keras file to audit, or the folder of an audit, must be given.")
+        text = audits.write_audit(folder, result)
+    console = Console()
+    console.print(Markdown(text))
+    console.print(f"\nText, pictures and audit.json: {folder}", markup=False)

@@ -1,0 +1,138 @@
+"""Choices and options that the commands share, and the application they belong to."""
+
+import dataclasses
+import enum
+import functools
+import inspect
+import pathlib
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import typer
+
+from hr_keras._core.checks import STRATEGIES
+from hr_keras._core.runtime import import_tensorflow
+
+if TYPE_CHECKING:
+    from hr_keras.experiments.plan import Plan
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Train with the HR loss, attack, and see which robustness numbers can be believed.",
+)
+
+
+def _enum(name: str, *values: str) -> Any:
+    return enum.Enum(name, {value: value for value in values}, type=str)
+
+
+# Closed choices, as typer shows them. Tests compare them with the modules that define them:
+# importing these would load TensorFlow before the help is shown.
+Preset = _enum("Preset", "quick", "paper-mnist", "paper-cifar10", "paper-svhn")
+Model = _enum("Model", "mnist_cnn", "resnet8")
+Method = _enum("Method", "ce", "hr")
+Strategy = _enum("Strategy", *STRATEGIES)
+Norm = _enum("Norm", "linf", "l2")
+AttackName = _enum(
+    "AttackName",
+    "noise", "fgsm", "mifgsm", "pgd", "apgd", "fab", "square", "fast", "standard",
+)  # fmt: skip
+
+DATA_HELP = (
+    "mnist10k (ships with this package), mnist, fashion_mnist, cifar10, svhn_cropped, or the path "
+    "of an .npz file."
+)
+DATA_DIR_HELP = "Folder of the data sets of tensorflow-datasets."
+
+
+@dataclasses.dataclass
+class Options:
+    """Options of every experiment; the help of each command lists them."""
+
+    preset: Annotated[
+        Optional[Preset],  # type: ignore[valid-type]
+        typer.Option(help="Protocol; by default that of the run folder, or quick for a new one."),
+    ] = None
+    data: Annotated[
+        Optional[list[str]], typer.Option(help=f"{DATA_HELP} Repeat for several data sets.")
+    ] = None
+    model: Annotated[
+        Optional[Model],  # type: ignore[valid-type]
+        typer.Option(help="Network."),
+    ] = None
+    method: Annotated[
+        Optional[list[Method]],  # type: ignore[valid-type]
+        typer.Option(help="What to train with; repeat for several. By default ce and hr."),
+    ] = None
+    realizations: Annotated[
+        Optional[int], typer.Option(help="Independent repetitions; may grow from call to call.")
+    ] = None
+    alpha: Annotated[Optional[float], typer.Option(help="Order of the Rényi divergence, > 1.")] = (
+        None
+    )
+    epochs: Annotated[Optional[int], typer.Option(help="Training epochs.")] = None
+    learning_rate: Annotated[
+        Optional[float], typer.Option(help="Of the optimizer, at the start.")
+    ] = None
+    seed: Annotated[Optional[int], typer.Option(help="Seed of the first realization.")] = None
+    strategy: Annotated[
+        Optional[Strategy],  # type: ignore[valid-type]
+        typer.Option(
+            help="tf.distribute strategy. For multiworker run the same command in every process, "
+            "each with its TF_CONFIG, and share the output folder."
+        ),
+    ] = None
+    jobs: Annotated[
+        Optional[int],
+        typer.Option(
+            help="Models to train at once, each in a process with its share of the cores; by "
+            "default as many as cores (1 with GPUs). The share changes the last bits of results, "
+            "so an interrupted model resumes with the same share only."
+        ),
+    ] = None
+    output: Annotated[
+        Optional[pathlib.Path],
+        typer.Option(
+            help="Run folder, or a folder of run folders; runs/… by default. Results in it are "
+            "used: nothing is trained twice."
+        ),
+    ] = None
+    data_dir: Annotated[Optional[pathlib.Path], typer.Option(help=DATA_DIR_HELP)] = None
+
+    def plan(self, make: Callable[..., "Plan"], **own: Any) -> "Plan":
+        """The runs that are meant: `make` is `plan_runs`, or another experiment's."""
+        names = ("model", "realizations", "epochs", "learning_rate", "seed", "strategy")
+        changes = {name: get_value(getattr(self, name)) for name in names} | own
+        return make(self.output, get_value(self.preset), tuple(self.data or ()), **changes)
+
+    def plan_table(self) -> "Plan":
+        """The runs of a table, with every option."""
+        from hr_keras.experiments.plan import plan_runs
+
+        methods = tuple(map(get_value, self.method)) if self.method else None
+        return self.plan(plan_runs, alpha=self.alpha, methods=methods)
+
+
+def get_value(choice: Any) -> Any:
+    return choice.value if isinstance(choice, enum.Enum) else choice
+
+
+def add_command(function: Callable[..., None]) -> Callable[..., None]:
+    """A command with the options of `Options`, given to it as one value, and its own after."""
+    own = list(inspect.signature(function).parameters.values())[1:]
+    names = {option.name for option in own}
+    shared = [o for o in inspect.signature(Options).parameters.values() if o.name not in names]
+
+    @functools.wraps(function)
+    def command(**values: Any) -> None:
+        options = Options(**{option.name: values.pop(option.name) for option in shared})
+        import_tensorflow()
+        function(options, **values)
+
+    parameters = [option.replace(kind=inspect.Parameter.KEYWORD_ONLY) for option in shared + own]
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {option.name: option.annotation for option in parameters}
+    app.command()(command)
+    return command

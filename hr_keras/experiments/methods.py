@@ -1,0 +1,100 @@
+"""What a model is trained by: its loss, and how tables and pictures show it."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from hr_keras._core.checks import check_choice
+
+if TYPE_CHECKING:
+    import keras
+
+
+def _keep_model(model: Any, protocol: Any) -> Any:
+    return model
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way to train a model.
+
+    Args:
+        name: Its name in files and on the command line, such as `"hr"`.
+        label: Its name in tables and pictures, such as `"HR"`.
+        colour: Its colour in pictures, `"#rrggbb"`.
+        make_loss: Makes the Keras loss that the model is compiled with, from a `Protocol`.
+        wrap_model: Makes the model that is compiled and trained, from the classifier and a
+            `Protocol`; by default it is the classifier.
+
+    Example:
+
+    ```python
+    import dataclasses
+
+    from hr_keras import HRLoss
+    from hr_keras.experiments.methods import METHODS, get_method
+
+    steep = dataclasses.replace(
+        get_method("hr"),
+        name="hr-4",
+        label="HR, α = 4",
+        colour="#009E73",
+        make_loss=lambda protocol: HRLoss(alpha=4.0),
+    )
+    METHODS[steep.name] = steep  # a protocol may name it now
+    del METHODS[steep.name]
+    ```
+    """
+
+    name: str
+    label: str
+    colour: str
+    make_loss: "Callable[[Any], keras.losses.Loss]"
+    wrap_model: "Callable[[keras.Model, Any], keras.Model]" = _keep_model
+
+
+def _make_cross_entropy(protocol: Any) -> "keras.losses.Loss":
+    import keras
+
+    return keras.losses.SparseCategoricalCrossentropy()
+
+
+def _make_hr_loss(protocol: Any) -> "keras.losses.Loss":
+    from hr_keras.losses import HRLoss
+
+    return HRLoss(protocol.alpha)
+
+
+METHODS: dict[str, Method] = {
+    "ce": Method("ce", "CE", "#0072B2", _make_cross_entropy),
+    "hr": Method("hr", "HR", "#D55E00", _make_hr_loss),
+}
+
+
+def get_method(name: str) -> Method:
+    """Returns a method by its name.
+
+    Args:
+        name: One of `METHODS`.
+
+    Raises:
+        ValueError: For any other name.
+    """
+    return METHODS[check_choice("method", name, METHODS)]
+
+
+def check_methods(names: Iterable[str]) -> tuple[str, ...]:
+    """Returns the names of methods as a tuple.
+
+    Args:
+        names: Each one of `METHODS`.
+
+    Raises:
+        ValueError: If a name is unknown or given twice, or if there is none.
+    """
+    names = (names,) if isinstance(names, str) else tuple(names)
+    for name in names:
+        get_method(name)
+    if not names or len(set(names)) < len(names):
+        raise ValueError(f"`methods` must hold at least one name and none twice. Received: {names}")
+    return names

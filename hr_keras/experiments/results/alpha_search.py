@@ -1,0 +1,240 @@
+"""The search for α on the validation split; the test split is never used."""
+
+import math
+import pathlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from hr_keras._core import files
+from hr_keras._core.rendering import format_estimate, new_figure, render_figure
+from hr_keras.experiments.plan import Plan, Run, find_dataset
+from hr_keras.experiments.protocol import Protocol, change_protocol, from_preset
+from hr_keras.experiments.results.tables import (
+    describe_dataset,
+    describe_errors,
+    describe_protocol,
+    join_sections,
+    write_tables,
+)
+from hr_keras.experiments.run_folder import RunFolder
+from hr_keras.experiments.statistics import estimate_mean
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+GRID = (1.1, 1.2, 1.4, 1.6, 1.8, 2.0, 2.5, 3.0, 4.0)
+METHODS = ("hr",)  # cross-entropy has no α
+
+RULE = (
+    "Of the α whose clean accuracy is within one standard error of the best, the one with the "
+    "highest accuracy under the exact attack; the smallest if there are several."
+)
+
+
+def plan_search(
+    output: str | pathlib.Path | None = None,
+    preset: str | None = None,
+    datasets: Sequence[str] = (),
+    alphas: Sequence[float] = (),
+    **changes: Any,
+) -> Plan:
+    """Returns the runs of a search, one for each α, each in its folder. Nothing is written.
+
+    Args:
+        output: Folder of a search, or the path of a new one; `None` for one in `runs`.
+        preset: Name of a preset; `None` for that of the folder, or `"quick"` for a new one.
+        datasets: None (that of the folder or preset), or one.
+        alphas: Orders to try, besides those of the folder; none: `GRID` for a new one.
+        changes: Arguments of `Protocol`; `None` keeps a value.
+
+    Raises:
+        ValueError: For an α that is not greater than 1 or given twice, several data sets, and
+            a folder that holds something else.
+    """
+    if len(datasets) > 1:
+        raise ValueError(f"A search takes one data set. Received: {', '.join(datasets)}")
+    if len(set(alphas)) < len(alphas):
+        raise ValueError(f"The α of a grid must differ. Received: {', '.join(map(str, alphas))}")
+    (dataset,) = datasets or (None,)
+    changes |= {"evaluated_on": "validation", "methods": METHODS}
+    before = [] if output is None else _read_search(pathlib.Path(output))
+    if before and preset is None:
+        base = change_protocol(before[0], dataset=dataset or find_dataset(before[0]), **changes)
+        alphas = [*alphas, *(protocol.alpha for protocol in before)]
+    else:
+        base = from_preset(preset or "quick", dataset=dataset, **changes)
+    folder = pathlib.Path(output or pathlib.Path("runs") / f"{base.name}_search")
+    protocols = [change_protocol(base, alpha=alpha) for alpha in sorted({*(alphas or GRID)})]
+    return Plan(folder, tuple(Run(one, folder / f"alpha-{one.alpha:g}") for one in protocols))
+
+
+def _read_search(path: pathlib.Path) -> list[Protocol]:
+    """The protocols of a search that a folder holds."""
+    paths = [path] if RunFolder.is_run_folder(path) else RunFolder.find_in(path)
+    if not paths and path.is_dir() and files.holds_anything(path):
+        raise ValueError(f"{path} is not empty and holds no search. Choose another folder.")
+    found = [RunFolder(one).protocol for one in paths]
+    if any(protocol.evaluated_on != "validation" for protocol in found):
+        raise ValueError(
+            f"{path} holds runs that were evaluated on the test split, not a search for α. "
+            "Choose another output folder."
+        )
+    return found
+
+
+def check_epsilon(protocol: Protocol, epsilon: float) -> None:
+    """Checks the size of the attack.
+
+    Raises:
+        ValueError: Unless ε is one of the protocol's, greater than 0.
+    """
+    known = [value for value in protocol.epsilons if value > 0]
+    if epsilon not in known:
+        raise ValueError(f"`epsilon` must be one of the protocol's {known}. Received: {epsilon:g}")
+
+
+def rows(folders: list[RunFolder], epsilon: float = 0.1) -> pd.DataFrame:
+    """Returns validation accuracies of HR-trained models under FGSM with CE, a row for each α.
+
+    Columns: dataset, alpha, epsilon, clean, clean_error, exact, exact_error, published,
+    published_error (means and standard errors), zero_gradient_share, realizations, eligible
+    (`clean` is within one standard error of the best), chosen (the α of `RULE`). With a single
+    realization the standard error of the best clean accuracy p is √(p(1 − p)/n) for n images.
+
+    Args:
+        folders: Run folders of one search.
+        epsilon: Size of the attack, one of the protocol's, greater than 0.
+
+    Raises:
+        ValueError: For another ε.
+    """
+    check_epsilon(folders[0].protocol, epsilon)
+    found = pd.DataFrame([_summarize(folder, epsilon) for folder in folders])
+    found = found.sort_values("alpha", ignore_index=True)
+    best = found.loc[found["clean"].idxmax()]
+    error = best["clean_error"]
+    if math.isnan(error):
+        size = folders[0].accuracies()["examples"].iloc[0]
+        error = math.sqrt(best["clean"] * (1 - best["clean"]) / size)
+    found["eligible"] = found["clean"] >= best["clean"] - error
+    found["chosen"] = found.index == found[found["eligible"]]["exact"].idxmax()
+    return found
+
+
+def _summarize(folder: RunFolder, epsilon: float) -> dict[str, Any]:
+    frame = folder.accuracies()
+    row: dict[str, Any] = {
+        "dataset": folder.protocol.dataset,
+        "alpha": folder.protocol.alpha,
+        "epsilon": epsilon,
+    }
+    attacked = frame[(frame["attack"] == "fgsm_ce") & (frame["epsilon"] == epsilon)]
+    published = attacked[attacked["through"] == "probabilities"]
+    for name, chosen in (
+        ("clean", frame[frame["attack"] == "none"]),
+        ("exact", attacked[attacked["through"] == "logits"]),
+        ("published", published),
+    ):
+        found = estimate_mean(chosen["accuracy"])
+        row |= {name: found.mean, f"{name}_error": found.standard_error}
+    share = float(published["zero_gradient_share"].astype(float).mean())
+    return row | {"zero_gradient_share": share, "realizations": len(published)}
+
+
+def markdown(folder: RunFolder, found: pd.DataFrame) -> str:
+    """Returns the search as Markdown.
+
+    Args:
+        folder: One of the run folders of the search.
+        found: From `rows`.
+    """
+    chosen = found[found["chosen"]].iloc[0]
+    realizations = int(chosen["realizations"])
+    errors = describe_errors(realizations)
+    if realizations < 2:
+        errors += " That of the best clean accuracy p is √(p(1 − p)/n), for n validation images."
+    return join_sections(
+        f"# Validation accuracy for each α: {describe_dataset(folder)}",
+        describe_protocol(folder.protocol, with_alpha=False),
+        _layout(found),
+        f"α = {chosen['alpha']:g} is chosen. {RULE} (*: within one standard error of the best.) "
+        "The test split was not used.",
+        errors,
+    )
+
+
+def _layout(found: pd.DataFrame) -> pd.DataFrame:
+    lines = []
+    for row in found.itertuples():
+        published = format_estimate(row.published, row.published_error)
+        clean = format_estimate(row.clean, row.clean_error)
+        lines.append(
+            {
+                "α": f"{row.alpha:g}",
+                "clean": clean + (" *" if row.eligible else ""),
+                f"ε = {row.epsilon:g}, exact": format_estimate(row.exact, row.exact_error),
+                f"ε = {row.epsilon:g}, as published": (
+                    f"{published} ({row.zero_gradient_share:.0%})"
+                ),
+                "": "**chosen**" if row.chosen else "",
+            }
+        )
+    return pd.DataFrame(lines)
+
+
+def figure(folder: RunFolder, found: pd.DataFrame) -> "Figure":
+    """Draws validation accuracy against α, clean and attacked, and the chosen α.
+
+    Args:
+        folder: One of the run folders of the search.
+        found: From `rows`.
+    """
+    chosen = found[found["chosen"]].iloc[0]
+    drawn = new_figure(figsize=(7, 6.5))
+    clean, attacked = drawn.subplots(2, 1, sharex=True)
+    _draw_errors(clean, found, "clean", "o-", "#000000", "clean")
+    _draw_errors(attacked, found, "exact", "s-", "#009E73", "attacked exactly")
+    _draw_errors(attacked, found, "published", "^--", "#CC79A7", "attacked as published")
+    for axes in (clean, attacked):
+        label = f"chosen: α = {chosen['alpha']:g}"
+        axes.axvline(chosen["alpha"], color="0.6", linestyle=":", label=label)
+        axes.grid(alpha=0.3)
+        axes.set_ylabel("validation accuracy")
+        axes.legend(frameon=False, fontsize=9)
+    clean.set_title("without attack", fontsize=10)
+    attacked.set_title(f"FGSM with CE at ε = {chosen['epsilon']:g}", fontsize=10)
+    attacked.set_xlabel("order α of the loss")
+    name = pathlib.PurePath(folder.protocol.dataset).stem
+    drawn.suptitle(f"The search for α: {name}", parse_math=False)
+    return drawn
+
+
+def _draw_errors(
+    axes: "Axes", found: pd.DataFrame, name: str, style: str, colour: str, label: str
+) -> None:
+    errors = found[f"{name}_error"].fillna(0.0)
+    axes.errorbar(
+        found["alpha"], found[name], errors, fmt=style, color=colour, label=label, capsize=3
+    )
+
+
+def write(folders: list[RunFolder], path: pathlib.Path, epsilon: float = 0.1) -> str:
+    """Writes what each α of a search gives, and which one is chosen.
+
+    Args:
+        folders: Run folders of one search.
+        path: Folder of the search.
+        epsilon: Size of the attack.
+
+    Returns:
+        The same as Markdown.
+    """
+    found = rows(folders, epsilon)
+    text = markdown(folders[0], found)
+    for ending, content in render_figure(figure(folders[0], found)).items():
+        files.write_atomically(path / f"alpha.{ending}", content)
+    write_tables(path, "alpha", text, found, {"The search for α": _layout(found)})
+    return text

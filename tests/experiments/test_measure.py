@@ -1,0 +1,71 @@
+import numpy as np
+import pytest
+from test_evaluation import counted, counting_model
+from test_evaluation import data as counted_data
+
+from hr_keras import datasets, error_bounds, evaluation, metrics
+from hr_keras.attacks import FGSM
+from hr_keras.experiments import measure
+from hr_keras.experiments.protocol import from_preset
+
+
+def measure_terms(model, images, labels):
+    return measure.measure_error_terms(model, "test", images, labels, measure.UPPER_ALPHAS)
+
+
+def test_terms_are_made_of_stored_images_part_by_part(cnn, digits, monkeypatch):
+    """As uint8 they are a quarter of what they are as float32: never all of them at once."""
+    images, labels = datasets.load("mnist10k", dtype=None).test
+    images, labels = images[:100], labels[:100]
+    whole = measure_terms(cnn, digits.test.images[:100], labels)
+    sizes, log_probabilities = [], evaluation.log_probabilities
+
+    def seen(model, part):
+        sizes.append((len(part), part.dtype.name))
+        return log_probabilities(model, part)
+
+    monkeypatch.setattr(measure, "_PART", 40)
+    monkeypatch.setattr(evaluation, "log_probabilities", seen)
+    parts = measure_terms(cnn, images, labels)
+    assert sizes == [(40, "float32"), (40, "float32"), (20, "float32")]
+    assert parts.error == whole.error
+    for (alpha, one), (_, other) in zip(parts.divergence, whole.divergence, strict=True):
+        assert one == pytest.approx(other, rel=1e-4), alpha
+
+
+def test_the_terms_of_a_real_model_obey_the_bounds_and_agree_with_the_metrics(cnn, digits):
+    images, labels = digits.test.images[:500], digits.test.labels[:500]
+    terms = measure_terms(cnn, images, labels)
+    predicted = cnn.predict(images, verbose=0)
+    assert terms.error == np.mean(predicted.argmax(axis=-1) != labels)
+    assert terms.uncertainty == pytest.approx(1 - predicted.max(axis=-1).mean(), abs=1e-5)
+    for alpha, divergence in terms.divergence:
+        bound = float(error_bounds.upper_bound(np.float64(terms.entropy), divergence, alpha))
+        assert terms.error <= bound
+        if alpha <= 2:  # beyond, the metric's clipped probabilities show
+            metric = metrics.ErrorBound(alpha)
+            metric.update_state(labels, predicted)
+            assert float(metric.result()) == pytest.approx(bound, rel=1e-3)
+    divergences = [divergence for _, divergence in terms.divergence]
+    assert divergences == sorted(divergences)
+    share = terms.label_smoothing
+    assert terms.smoothed_error == pytest.approx((1 - share) * terms.error + share * 0.9)
+    for alpha, divergence in terms.reversed_divergence:
+        low = float(error_bounds.lower_bound(np.float64(terms.entropy), divergence, alpha, 10))
+        assert 0 < low <= terms.smoothed_error
+
+
+def test_confusion_matrices_cost_their_attacks_and_one_clean_pass():
+    model, split = counting_model(), datasets.Split(*counted_data())
+    protocol = from_preset("quick")
+    rows, cost = counted(lambda: measure.measure_confusions(protocol, model, split))
+    assert (cost["forward"], cost["backward"]) == (1 + 4 * 2, 4)
+    assert [(row.through, row.epsilon) for row in rows] == [
+        ("none", 0.0),
+        *((route, epsilon) for route in ("logits", "probabilities") for epsilon in (0.1, 0.25)),
+    ]
+    for row in rows:
+        route = "logits" if row.through == "none" else row.through
+        adversarial = FGSM(row.epsilon, "ce", route)(model, *split)
+        expected = evaluation.confusion_matrix(model, adversarial, split.labels)
+        np.testing.assert_allclose(row.matrix, expected, atol=1e-9)

@@ -1,0 +1,121 @@
+import dataclasses
+import json
+import math
+import subprocess
+import sys
+
+import pytest
+
+from hr_keras.experiments.methods import METHODS, check_methods, get_method
+from hr_keras.experiments.protocol import PRESETS, Protocol, from_preset
+from hr_keras.losses import HRLoss
+
+
+def test_the_presets_are_what_the_paper_says():
+    paper = PRESETS["paper-mnist"]
+    assert (paper.dataset, paper.model, paper.optimizer) == ("mnist", "mnist_cnn", "sgd")
+    assert (paper.learning_rate, paper.epochs, paper.batch_size) == (0.001, 1000, 100)
+    for name, dataset in (("paper-cifar10", "cifar10"), ("paper-svhn", "svhn_cropped")):
+        preset = PRESETS[name]
+        assert (preset.dataset, preset.model) == (dataset, "resnet8")
+        assert (preset.epochs, preset.batch_size) == (200, 128)
+        assert preset.mean_image == (dataset == "cifar10")
+    for name, preset in PRESETS.items():
+        assert preset.preset == name
+        assert (preset.alpha, preset.epsilons) == (1.6, (0.0, 0.1, 0.25))
+        assert preset.methods == ("ce", "hr")
+        assert Protocol.from_json(preset.to_json()) == preset
+        if name != "quick":
+            assert (preset.attack_every, preset.realizations) == (10, 5)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"preset": "no such"},
+        {"later": 1},
+        {"seed": 1.5},
+        {"seed": True},
+        {"dataset": 5},
+        {"epsilons": 0.1},
+        {"schedule": [[1]]},
+        {"methods": "ce"},
+        {"alpha": None},
+        {"alpha": "1.6"},
+    ],
+)
+def test_a_damaged_protocol_is_refused(damage):
+    values = json.loads(PRESETS["quick"].to_json()) | damage
+    with pytest.raises(ValueError, match="not a protocol of this version"):
+        Protocol.from_json(json.dumps(values))
+
+
+def test_what_is_no_protocol_is_refused():
+    for text in ("{}", "[]", "3", '"text"', "", '{"preset": "quick"}'):
+        with pytest.raises(ValueError, match=r"not a protocol|Expecting value"):
+            Protocol.from_json(text)
+
+
+def test_run_folders_are_named_by_what_differs():
+    assert from_preset("quick").name == "mnist10k_quick"
+    assert from_preset("quick", realizations=9, methods=("hr",)).name == "mnist10k_quick"
+    assert (
+        from_preset("paper-mnist", alpha=2.0, seed=3).name == "mnist_paper-mnist_alpha-2.0_seed-3"
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"alpha": 1.0}, "alpha"),
+        ({"alpha": math.nan}, "alpha"),
+        ({"epochs": 0}, "epochs"),
+        ({"learning_rate": 0.0}, "learning_rate"),
+        ({"realizations": 0}, "realizations"),
+        ({"seed": -1}, "seed"),
+        ({"epsilons": (0.1, 0.1)}, "epsilons"),
+        ({"epsilons": (-0.1,)}, "epsilons"),
+        ({"strategy": "miror"}, "Did you mean 'mirrored'"),
+        ({"model": "vgg"}, "vgg"),
+        ({"optimizer": "lion"}, "lion"),
+        ({"schedule": ((5, 0.1), (5, 0.1))}, "rising epochs"),
+        ({"schedule": ((0, 0.1),)}, "rising epochs"),
+        ({"schedule": ((5, 0.0),)}, "positive factors"),
+        ({"schedule": (5, 0.1)}, "pairs"),
+        ({"evaluated_on": "train"}, "train"),
+        ({"dataset": "cifar"}, "Did you mean 'cifar10'"),
+        ({"methods": ("ce", "hrr")}, "Did you mean 'hr'"),
+        ({"methods": ()}, "at least one"),
+        ({"methods": ("ce", "ce")}, "none twice"),
+    ],
+)
+def test_bad_protocols_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        from_preset("quick", **changes)
+
+
+def test_unknown_presets_are_refused():
+    with pytest.raises(ValueError, match="Did you mean 'quick'"):
+        from_preset("quik")
+
+
+def test_methods_make_their_losses():
+    protocol = from_preset("quick", alpha=2.5)
+    assert isinstance(get_method("hr").make_loss(protocol), HRLoss)
+    assert get_method("hr").make_loss(protocol).alpha == 2.5
+    assert "CrossEntropy" in type(get_method("ce").make_loss(protocol)).__name__.replace(
+        "Crossentropy", "CrossEntropy"
+    )
+    assert check_methods("hr") == ("hr",)
+    assert {method.name for method in METHODS.values()} == set(METHODS)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        get_method("hr").label = "other"
+
+
+def test_saved_results_are_read_without_keras():
+    code = (
+        "import sys, hr_keras.experiments.run_folder;"
+        "print([m for m in ('keras', 'tensorflow') if m in sys.modules])"
+    )
+    command = [sys.executable, "-c", code]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "[]\n"
