@@ -11,7 +11,9 @@ import tempfile
 import numpy as np
 from interleaved import arguments, limit, save
 
-from hr_keras.experiments import protocol, realization
+from hr_keras.experiments.protocol import from_preset
+from hr_keras.experiments.run_folder import RunFolder
+from hr_keras.experiments.train import train_trial
 
 AT_MOST = 2.0  # GiB
 SHAPES = {"mnist_cnn": (28, 28), "resnet8": (32, 32, 3)}
@@ -34,8 +36,8 @@ def peak(model, n):
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / "images.npz"
         generated(path, n, SHAPES[model])
-        plan = protocol.from_preset("quick", dataset=str(path), model=model, epochs=1)
-        realization.run(plan, "hr", 0, folder)
+        plan = from_preset("quick", dataset=str(path), model=model, epochs=1)
+        train_trial(RunFolder.create(pathlib.Path(folder) / "run", plan), "hr", 0)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 

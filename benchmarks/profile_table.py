@@ -33,7 +33,10 @@ PLAIN = "from hr_keras.cli import main; main()"
 STAGES = {
     "imports": [("<frozen importlib._bootstrap>", "_find_and_load")],
     "data": [("hr_keras/datasets.py", "load")],
-    "building models": [("experiments/realization.py", "build")],
+    "building models": [
+        ("experiments/realization.py", "build"),
+        ("experiments/fit.py", "build_model"),
+    ],
     "fit": [("backend/tensorflow/trainer.py", "fit")],
     "fit: validation": [("backend/tensorflow/trainer.py", "evaluate")],
     "fit: attacks on the validation split": [("hr_keras/callbacks.py", "on_epoch_end")],
@@ -41,10 +44,20 @@ STAGES = {
         ("experiments/checkpoint.py", "on_epoch_end"),
         ("experiments/realization.py", "on_epoch_end"),
     ],
-    "attack of the test split": [("experiments/realization.py", "_attack")],
-    "confusion matrices and bounds": [("experiments/measurements.py", "measure")],
+    "attack of the test split": [
+        ("experiments/realization.py", "_attack"),
+        ("experiments/measure.py", "measure_fgsm"),
+    ],
+    "confusion matrices and bounds": [
+        ("experiments/measurements.py", "measure"),
+        ("experiments/measure.py", "measure_confusions"),
+        ("experiments/measure.py", "measure_all_error_terms"),
+    ],
     "saving models": [("models/model.py", "save")],
-    "tables and pictures": [("hr_keras/outputs.py", "table"), ("hr_keras/cli.py", "_write_table")],
+    "tables and pictures": [
+        ("hr_keras/outputs.py", "table"),
+        ("results/accuracy_table.py", "write"),
+    ],
     "in all: tracing for compiled code": [
         ("polymorphic_function/tracing_compilation.py", "trace_function")
     ],
@@ -66,7 +79,8 @@ def stages(package):
     """Seconds of each stage, a dict; where a version has no such stage, it is missing."""
     with tempfile.TemporaryDirectory() as folder:
         path = f"{folder}/profile"
-        has_jobs = (package / "hr_keras" / "experiments" / "jobs.py").exists()
+        folder = package / "hr_keras" / "experiments"
+        has_jobs = (folder / "jobs.py").exists() or (folder / "workers.py").exists()
         command(package, PROFILED.format(path=path), *(("--jobs", "1") if has_jobs else ()))
         stats = pstats.Stats(path)
     found = {}

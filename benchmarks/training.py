@@ -13,7 +13,10 @@ import tensorflow as tf
 from interleaved import arguments, compare, limit, ratios, report, save
 
 from hr_keras import HRLoss, datasets
-from hr_keras.experiments import checkpoint, feed, fitting, protocol, realization
+from hr_keras.experiments import pipeline
+from hr_keras.experiments.checkpoint import Checkpoint
+from hr_keras.experiments.fit import build_model, fit_model, train_model
+from hr_keras.experiments.protocol import change_protocol, from_preset
 from hr_keras.models import mnist_cnn, resnet8
 
 EPOCHS = 10  # one of them with an attack, as the paper has it
@@ -21,10 +24,13 @@ SUBJECTS = {"mnist_cnn": mnist_cnn, "resnet8": resnet8}
 
 
 def epoch_of(make, loss, split, batch_size):
-    """One epoch of `fit`, as users train, but for the tuner, see `feed.untuned`."""
+    """One epoch of `fit`, as users train, but in order and without a tuner."""
     model = make(split.images.shape[1:], seed=0)
     model.compile(keras.optimizers.SGD(0.001), loss=loss)
-    dataset = feed.untuned(tf.data.Dataset.from_tensor_slices(tuple(split)).batch(batch_size))
+    dataset = tf.data.Dataset.from_tensor_slices(tuple(split)).batch(batch_size)
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    dataset = dataset.with_options(options)
     return lambda: model.fit(dataset, shuffle=False, verbose=0)
 
 
@@ -33,10 +39,10 @@ def by_fit(plan, data):
 
     Without validation, attacks and checkpoints. What compiles (the first epoch) lies before.
     """
-    model, ends = realization.build(plan, "hr", 0, data), []
+    model, ends = build_model(plan, "hr", 0, data)[1], []
     clock = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: ends.append(time.perf_counter()))
     alone = data._replace(validation=None)
-    fitting.fit(model, alone, plan.batch_size, 0, 0, EPOCHS + 1, [clock])
+    fit_model(model, alone, plan.batch_size, 0, 0, EPOCHS + 1, [clock])
     return ends[-1] - ends[0], model
 
 
@@ -74,12 +80,12 @@ def epochs_of_experiments(plan, data):
     With metrics, validation and checkpoints. What compiles (the first epoch, the first attack)
     lies before.
     """
-    plan = protocol.changed(plan, epochs=2 * EPOCHS, attack_every=EPOCHS)
+    plan = change_protocol(plan, epochs=2 * EPOCHS, attack_every=EPOCHS)
     ends = []
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / "a.checkpoint.npz"
-        kept = checkpoint.Checkpoint(path, lambda _: ends.append(time.perf_counter()))
-        realization.train(plan, "hr", 0, data, kept)
+        kept = Checkpoint(path, plan, "hr", 0, lambda _: ends.append(time.perf_counter()))
+        train_model(plan, "hr", 0, data, kept)
     plain = (ends[EPOCHS - 2] - ends[0]) / (EPOCHS - 2) * EPOCHS
     return plain, ends[2 * EPOCHS - 1] - ends[EPOCHS - 1]
 
@@ -140,7 +146,7 @@ def main():
     tf.config.threading.set_intra_op_parallelism_threads(given.threads)
     tf.config.threading.set_inter_op_parallelism_threads(given.threads)
     rows = []
-    everything = realization.load(protocol.from_preset("quick"), 0)
+    everything = pipeline.load_data(from_preset("quick"), 0)
     for name, n, batch_size in (("mnist_cnn", 7200, 100), ("resnet8", 1024, 128)):
         make = SUBJECTS[name]
         data = everything._replace(
@@ -156,7 +162,7 @@ def main():
         }
         title = f"fit, one epoch of {n} images, batch {batch_size}, to hold: ratio ≤ 1.10"
         rows += report(title, compare(contestants, given.repeats))
-        plan = protocol.from_preset(
+        plan = from_preset(
             "quick", model=name, batch_size=batch_size, learning_rate=0.001,
             strategy="none",
         )  # fmt: skip

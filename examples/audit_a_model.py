@@ -2,8 +2,8 @@
 
 import keras
 
-from hr_keras import datasets, outputs
-from hr_keras.audit.run import audit
+from hr_keras import datasets
+from hr_keras.audit import audit, write_audit
 
 (x_train, y_train), _, (x_test, y_test) = datasets.load("mnist10k")
 
@@ -27,4 +27,4 @@ for finding in result["findings"]:
     if finding["verdict"] in ("fault", "warning"):
         print(f"{finding['verdict']}: {finding['name']}: {finding['meaning']}")
 
-outputs.audit("audit", result)  # audit.md, audit.json and pictures
+write_audit("audit", result)  # audit.md, audit.json and pictures
