@@ -116,6 +116,7 @@ class Options:
 
 
 def get_value(choice: Any) -> Any:
+    """Returns the value of a choice; anything else as it is."""
     return choice.value if isinstance(choice, enum.Enum) else choice
 
 

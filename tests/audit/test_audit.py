@@ -10,8 +10,8 @@ import pytest
 from conftest import linear_model
 from keras import layers
 
-from hr_keras import outputs
-from hr_keras.audit import load, run
+from hr_keras import audit
+from hr_keras.audit import load, pictures, run
 
 EPSILON = 0.1
 BOUNDS = (-10.0, 10.0)
@@ -27,7 +27,7 @@ def examples(n=60):
 
 @pytest.fixture(scope="module")
 def result():
-    return run.audit(linear_model(1.0), *examples(), EPSILON, bounds=BOUNDS)
+    return audit.audit(linear_model(1.0), *examples(), EPSILON, bounds=BOUNDS)
 
 
 def margins(images, labels):
@@ -90,24 +90,24 @@ def test_json_holds_everything_that_is_drawn(result, tmp_path):
     """The same bytes from the file as from the result, twice."""
     again = json.loads(json.dumps(result, allow_nan=False))
     for folder, content in (("one", result), ("two", again)):
-        outputs.audit(tmp_path / folder, content)
+        audit.write_audit(tmp_path / folder, content)
     first, second = (
         {path.name: path.read_bytes() for path in (tmp_path / folder).iterdir()}
         for folder in ("one", "two")
     )
     assert first == second
     assert set(first) == {
-        "run.json", "run.md", "curve.png", "curve.svg", "pictures.png", "pictures.svg"
+        "audit.json", "audit.md", "curve.png", "curve.svg", "pictures.png", "pictures.svg"
     }  # fmt: skip
-    assert run.read(tmp_path / "one") == again
+    assert audit.read_audit(tmp_path / "one") == again
     for attack in again["attacks"]:
         for part in attack["settings"].get("attacks", [attack["settings"]]):
             assert part["epsilon"] == again["protocol"]["epsilon"]
             assert {"attack", "objective", "n_iter", "n_restarts", "seed"} <= part.keys()
-    (tmp_path / "one" / "run.json").write_text('{"format": 1, "model": {}}')
+    (tmp_path / "one" / "audit.json").write_text('{"format": 1, "model": {}}')
     with pytest.raises(ValueError, match=r"not a result of this version \(it lacks attacks, clean"):
-        run.read(tmp_path / "one")
-    text = first["run.md"].decode()
+        audit.read_audit(tmp_path / "one")
+    text = first["audit.md"].decode()
     for finding in result["findings"]:
         assert finding["name"] in text
     for key in ("protocol", "versions", "attacks", "model"):
@@ -116,7 +116,7 @@ def test_json_holds_everything_that_is_drawn(result, tmp_path):
 
 def test_text_from_a_model_is_shown_as_it_stands(result):
     hostile = {**result, "model": {**result["model"], "file": "<img src=x>|`[a](b)\n# x.keras"}}
-    text = outputs.report.audit_markdown(hostile)
+    text = audit.text.audit_markdown(hostile)
     assert "<img" not in text.replace("\\<img", "")
     assert text.splitlines()[0].startswith("# Audit of \\<img src=x\\>")
 
@@ -124,11 +124,11 @@ def test_text_from_a_model_is_shown_as_it_stands(result):
 def test_nothing_fooled_leaves_no_picture(tmp_path):
     images, labels = examples()
     far = margins(images, labels) > 0.25
-    result = run.audit(
+    result = audit.audit(
         linear_model(1.0), images[far], labels[far], 0.1, attacks="fgsm", bounds=BOUNDS
     )
     assert result["pictures"] == []
-    outputs.audit(tmp_path, result)
+    audit.write_audit(tmp_path, result)
     assert not (tmp_path / "pictures.png").exists()
 
 
@@ -142,27 +142,28 @@ def test_a_file_of_other_content_is_another_audit(tmp_path):
         np.savez(tmp_path / f"{seed}.npz", x_train=images, y_train=labels, x_test=images,
                  y_test=labels)  # fmt: skip
     path = tmp_path / "digits.npz"
-    arguments = (tmp_path / "audit", tmp_path / "model.keras", path, 0.1)
+    arguments = (tmp_path / "model.keras", path, 0.1)
+    options = {"attacks": "fgsm", "examples": 20}
     path.write_bytes((tmp_path / "0.npz").read_bytes())
-    _, first = run.saved(*arguments, attacks="fgsm", examples=20)
-    _, again = run.saved(*arguments, attacks="fgsm", examples=20)
+    _, first = audit.audit_file(*arguments, **options, folder=tmp_path / "audit")
+    _, again = audit.audit_file(*arguments, **options, folder=tmp_path / "audit")
     assert again == first
-    carried = (tmp_path / "other", *arguments[1:])
-    _, other = run.saved(*carried, attacks="fgsm", examples=20, others=[tmp_path / "model.keras"])
+    carried = options | {"folder": tmp_path / "other"}
+    _, other = audit.audit_file(*arguments, **carried, others=[tmp_path / "model.keras"])
     assert other["protocol"]["others"] == [other["model"]["sha256"]]
-    text = outputs.audit(tmp_path / "other", other)
+    text = audit.write_audit(tmp_path / "other", other)
     assert f"examples carried over from: {other['model']['sha256']}" in text
     with pytest.raises(ValueError, match="differs in others"):
-        run.saved(*carried, attacks="fgsm", examples=20)
+        audit.audit_file(*arguments, **carried)
     path.write_bytes((tmp_path / "1.npz").read_bytes())
     with pytest.raises(ValueError, match="differs in data_sha256"):
-        run.saved(*arguments, attacks="fgsm", examples=20)
+        audit.audit_file(*arguments, **options, folder=tmp_path / "audit")
 
 
 @pytest.mark.slow
 def test_an_audit_in_l2_and_its_other_models():
     other = linear_model(1.0)
-    result = run.audit(
+    result = audit.audit(
         linear_model(1.0), *examples(), 0.3, "l2", ("noise", "pgd"), bounds=BOUNDS, others=[other]
     )
     assert result["protocol"]["norm"] == "l2"
@@ -179,11 +180,11 @@ def test_an_audit_in_l2_and_its_other_models():
 
 @pytest.mark.parametrize("shape", [(12,), (2, 6), (2, 2, 3), (3, 2, 2, 1)])
 def test_pictures_of_images_of_any_rank(result, shape):
-    pictures = [
+    reshaped = [
         picture | {key: picture[key] | {"shape": shape} for key in ("image", "adversarial_image")}
         for picture in result["pictures"]
     ]
-    drawn = outputs.plots.adversarial_pictures({**result, "pictures": pictures})
+    drawn = pictures.adversarial_pictures({**result, "pictures": reshaped})
     assert drawn["png"].startswith(b"\x89PNG")
 
 
@@ -212,7 +213,7 @@ def test_bad_arguments(changes, message):
     arguments = {"model": linear_model(1.0), "images": images, "labels": labels,
                  "epsilon": 0.1, "bounds": BOUNDS, "attacks": "fgsm", **changes}  # fmt: skip
     with pytest.raises(ValueError, match=message):
-        run.audit(**arguments)
+        audit.audit(**arguments)
 
 
 class NobodyKnows(layers.Layer):
