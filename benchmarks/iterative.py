@@ -19,7 +19,7 @@ from interleaved import arguments, compare, limit, ratios, report, save
 from hr_keras import datasets
 from hr_keras.attacks import PGD, objectives, standard
 from hr_keras.attacks._attack import Task
-from hr_keras.attacks.fgsm import gradients
+from hr_keras.attacks.fgsm import compute_gradients
 from hr_keras.models import mnist_cnn
 
 BATCH = 250
@@ -51,7 +51,7 @@ def own_passes(model):
 
     @tf.function
     def passes(x, y):
-        _, (gradient,) = gradients(model, x, y, (objective,), "logits")
+        _, (gradient,) = compute_gradients(model, x, y, (objective,), "logits")
         return x + 1e-6 * gradient
 
     return passes

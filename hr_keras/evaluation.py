@@ -19,7 +19,7 @@ from hr_keras.attacks._attack import (
     prepare,
 )
 from hr_keras.attacks._perturbation import linf_direction, perturb
-from hr_keras.attacks.fgsm import gradients
+from hr_keras.attacks.fgsm import compute_gradients
 from hr_keras.attacks.worst_case import check_attacks
 
 
@@ -199,7 +199,7 @@ def _build_sweep(model, objectives, through, bounds):
     import tensorflow as tf
 
     def step(images, labels, epsilons):
-        logits, found = gradients(model(), images, labels, objectives, through)
+        logits, found = compute_gradients(model(), images, labels, objectives, through)
         found = tf.stack(found)
         zero = tf.reduce_all(found == 0, axis=range(2, found.ndim))
         zero = tf.transpose(tf.cast(zero, tf.int32))  # oneDNN complains of a boolean transpose

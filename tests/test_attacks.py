@@ -428,10 +428,33 @@ def test_batches_are_of_one_shape(digits):
         tf.numpy_function(lambda x: shapes.append(x.shape), [images], [])
         return (labels,)
 
-    (labels,) = _attack.in_attack(step, *digits.test, 256)
+    (labels,) = _attack.in_batches(step, *digits.test, 256)
     np.testing.assert_array_equal(labels, digits.test.labels)
     assert set(shapes) == {(250, 28, 28, 1)}
     assert len(shapes) == 8
     model = mnist_cnn((12, 12, 1), 3)
     few = np.zeros((3, 12, 12, 1), "float32")
     assert FGSM(0.1)(model, few, [0, 1, 2]).shape == few.shape
+
+
+def test_a_replaced_head_is_never_attacked_through_the_old_one():
+    """The freed address of a layer may be that of the next one."""
+    model = keras.Sequential([keras.Input((2, 2, 3)), keras.layers.Flatten()])
+    images = np.random.default_rng(0).random((6, 2, 2, 3), dtype="float32")
+    labels = np.arange(6) % 3
+    for seed in range(6):
+        if seed:
+            model.pop()
+        kernel = keras.initializers.RandomNormal(seed=seed)
+        model.add(keras.layers.Dense(3, kernel_initializer=kernel))
+        fresh = keras.Sequential(
+            [keras.Input((2, 2, 3)), keras.layers.Flatten(), keras.layers.Dense(3)]
+        )
+        fresh.set_weights(model.get_weights())
+        expected = FGSM(0.1)(fresh, images, labels)
+        np.testing.assert_array_equal(FGSM(0.1)(model, images, labels), expected)
+    model.set_weights([-w for w in model.get_weights()])  # in place
+    fresh.set_weights(model.get_weights())
+    np.testing.assert_array_equal(
+        FGSM(0.1)(model, images, labels), FGSM(0.1)(fresh, images, labels)
+    )

@@ -410,6 +410,7 @@ def test_wrong_arguments_end_with_a_line_and_nothing_written(
         (["alpha", "--alpha", "1.6", "--alpha", "1"], "greater than 1. Received: alpha=1.0"),
         (["alpha", "--data", "mnist", "--data", "mnist10k"], "A search takes one data set"),
         (["table", "--data", "mnist10k", "--data", "mnist10k"], "names that differ"),
+        (["alpha", "--method", "ce"], "trains HR only"),
         (["table", "--attack", "pdg"], "pgd"),
         (["table", "--method", "hrr"], "hr"),
         (["table", "--method", "ce", "--method", "ce"], "none twice"),

@@ -5,7 +5,8 @@ import tensorflow as tf
 from conftest import linear_model
 
 from hr_keras import evaluation
-from hr_keras.attacks import FGSM, PGD, Square, WorstCase, _attack, _input_gradient
+from hr_keras._core import compiled
+from hr_keras.attacks import FGSM, PGD, Square, WorstCase, _input_gradient
 
 COUNTS = {"forward": 0, "backward": 0, "traces": 0}
 
@@ -154,7 +155,7 @@ def test_compiled_code_is_kept_with_its_model():
     model, (images, labels) = linear_model(1.0), data()
     for epsilons in ((0.0, 0.1), (0.2,)):
         evaluation.sweep(model, images, labels, epsilons=epsilons)
-    assert len(_attack._COMPILED[model]) == 1
+    assert len(compiled._COMPILED[model]) == 1
 
 
 def test_log_probabilities_do_not_saturate():

@@ -55,3 +55,28 @@ def check_alpha(alpha: Any) -> float:
             f"`alpha` must be a finite number greater than 1. Received: alpha={alpha!r}"
         )
     return float(alpha)
+
+
+def check_epsilon(epsilon: Any) -> float:
+    """Returns ε as a float, or raises a ValueError unless it is a finite number ≥ 0."""
+    if not (isinstance(epsilon, numbers.Real) and 0 <= float(epsilon) < math.inf):
+        raise ValueError(f"`epsilon` must be a finite number ≥ 0. Received: {epsilon!r}")
+    return float(epsilon)
+
+
+def check_epsilons(epsilons: Any) -> tuple[float, ...]:
+    """Returns ε values as floats; a ValueError unless there is at least one and all are ≥ 0."""
+    if isinstance(epsilons, numbers.Real) or len(tuple(epsilons)) == 0:
+        raise ValueError(f"`epsilons` must hold at least one value. Received: {epsilons!r}")
+    return tuple(check_epsilon(epsilon) for epsilon in epsilons)
+
+
+def check_bounds(bounds: Any) -> tuple[float, float]:
+    """Returns (lowest, highest) as floats, or raises a ValueError unless lowest < highest."""
+    try:
+        low, high = map(float, bounds)
+    except (TypeError, ValueError):
+        low = high = math.nan
+    if not low < high:
+        raise ValueError(f"`bounds` must be (lowest, highest) pixel value. Received: {bounds!r}")
+    return low, high

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from hr_keras._core.identity import structure
+from hr_keras._core.compiled import structure
 
 _Cache = weakref.WeakKeyDictionary[keras.Model, tuple[Hashable, Any]]
 _OUTPUTS: _Cache = weakref.WeakKeyDictionary()

@@ -1,5 +1,8 @@
-"""Attacks: an attack is a value, `attack(model, images, labels)` → adversarial images."""
+"""Attacks are frozen values: `attack(model, images, labels)` makes adversarial images."""
 
+from hr_keras.attacks import objectives
+from hr_keras.attacks._attack import Attack, Outcome, Task
+from hr_keras.attacks._iterative import IterativeAttack, State
 from hr_keras.attacks.apgd import APGD
 from hr_keras.attacks.fab import FAB
 from hr_keras.attacks.fgsm import FGSM
@@ -14,11 +17,17 @@ __all__ = [
     "FAB",
     "FGSM",
     "PGD",
+    "Attack",
+    "IterativeAttack",
     "MomentumPGD",
     "Noise",
+    "Outcome",
     "Square",
+    "State",
+    "Task",
     "Transfer",
     "WorstCase",
     "fast",
+    "objectives",
     "standard",
 ]

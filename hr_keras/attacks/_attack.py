@@ -2,85 +2,31 @@
 
 import abc
 import dataclasses
-import math
-import numbers
-import weakref
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, ClassVar, NamedTuple, Self
 
 import keras
 import numpy as np
 from keras import ops
 
-from hr_keras._core.checks import check_choice, check_count
-from hr_keras._core.logits import check_backend, classifier_output, logits_of, structure
-from hr_keras.attacks import objectives
-
-_COMPILED: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
-
-
-class Attack(abc.ABC):
-    """Base of the attacks: an attack is a value; calling it makes adversarial images.
-
-    Args:
-        name: what it is called in logs and tables.
-        bounds: `(lowest, highest)` pixel value.
-        targeted: whether labels are the classes to be *reached*; the objective is then
-            minimised.
-        batch_size: examples in one compiled step.
-        jit_compile: compile the step with XLA. On a CPU that was about half as fast.
-    """
-
-    def __init__(self, name, bounds=(0.0, 1.0), targeted=False, batch_size=256, jit_compile=False):
-        check_backend()
-        if not (isinstance(name, str) and name):
-            raise ValueError(f"`name` must be a string that is not empty. Received: {name!r}")
-        self.name = name
-        self.bounds = check_bounds(bounds)
-        self.targeted = bool(targeted)
-        self.batch_size = check_batch_size(batch_size)
-        self.jit_compile = bool(jit_compile)
-
-    def __call__(self, model, images, labels):
-        """Adversarial images: the same type, shape and dtype as `images`.
-
-        Args:
-            model: a Keras classifier; where it ends in a softmax, the attack sees its logits.
-            images: `(n, ...)` floating point, inside `bounds`; NumPy or tensor.
-            labels: class numbers `(n,)` or `(n, 1)`, or distributions `(n, classes)`; the
-                true labels, or with `targeted=True` the classes to be reached.
-
-        Raises:
-            ValueError: if images or labels are not as described.
-        """
-        task = Task.of(model, images, labels, self.bounds, self.batch_size)
-        return like(images, self._perturb(task).images)
-
-    def attempt(self, task):
-        """An `Outcome` whose `fooled` is known, for one more forward pass where it is not."""
-        outcome = self._perturb(task)
-        if outcome.fooled is not None:
-            return outcome
-        logits = task.replace(images=outcome.images, logits=None).predict().logits
-        return outcome._replace(fooled=self.is_fooled(logits, task.labels))
-
-    def is_fooled(self, logits, labels):
-        """bool `(n,)`: not classified as the label; with `targeted=True`, classified as it."""
-        correct = is_correct(logits, labels)
-        return correct if self.targeted else ~correct
-
-    @abc.abstractmethod
-    def _perturb(self, task):
-        """An `Outcome`; what it says of an example depends on nothing else in the task."""
+from hr_keras._core.checks import check_bounds as check_bounds
+from hr_keras._core.checks import check_count as check_count
+from hr_keras._core.checks import check_epsilon as check_epsilon
+from hr_keras._core.checks import check_epsilons as check_epsilons
+from hr_keras._core.compiled import Same
+from hr_keras._core.compiled import compiled as compiled
+from hr_keras._core.compiled import in_batches as in_batches
+from hr_keras._core.logits import check_backend, classifier_output, logits_of
+from hr_keras.attacks.objectives import check_route as check_route
 
 
 class Outcome(NamedTuple):
     """What an attack made of a task.
 
     Attributes:
-        images: `(n, ...)`.
-        fooled: bool `(n,)`: whether the model was seen to be fooled; `None` where the
-            attack did not look.
+        images: Adversarial images, `(n, ...)`.
+        fooled: Whether the model was seen to be fooled, bool `(n,)`. `None` if the attack did
+            not look.
     """
 
     images: np.ndarray
@@ -89,16 +35,17 @@ class Outcome(NamedTuple):
 
 @dataclass(frozen=True)
 class Task:
-    """What an attack works on; images and labels are checked.
+    """Checked images and labels for an attack to work on.
 
     Attributes:
-        model: a Keras classifier.
+        model: A Keras classifier.
         images: `(n, ...)`, NumPy.
         labels: int32 `(n,)` or float32 `(n, classes)`.
-        indices: `(n,)`: which examples these are. Random numbers depend on it, so that an
+        indices: Which examples these are, `(n,)`. Random numbers depend on it, so that an
             example gets the same ones alone and among others.
-        batch_size: examples in one compiled step.
-        logits: `(n, classes)` of the images, or `None` where no forward pass was made.
+        batch_size: Examples in one compiled step.
+        logits: `(n, classes)` of the images, or `None` if there was no forward pass yet.
+        epsilons: ε of each example, float64 `(n,)`, or `None`: the attack's own.
     """
 
     model: keras.Model
@@ -107,137 +54,223 @@ class Task:
     indices: np.ndarray
     batch_size: int
     logits: np.ndarray | None = None
+    epsilons: np.ndarray | None = None
 
     @classmethod
-    def of(cls, model, images, labels, bounds, batch_size):
-        """A task of all examples, checked by `prepare`."""
+    def of(cls, model: Any, images: Any, labels: Any, bounds: Any, batch_size: int) -> Self:
+        """Makes a task of all examples, checked by `prepare`."""
         images, labels = prepare(model, images, labels, bounds)
         return cls(model, images, labels, np.arange(len(images)), batch_size)
 
-    def replace(self, **changes):
-        """The task with other attributes."""
+    def replace(self, **changes: Any) -> Self:
+        """Returns the task with other attributes."""
         return dataclasses.replace(self, **changes)
 
-    def select(self, rows):
-        """The task of some examples only."""
-        logits = None if self.logits is None else self.logits[rows]
-        return self.replace(
-            images=self.images[rows],
-            labels=self.labels[rows],
-            indices=self.indices[rows],
-            logits=logits,
-        )
+    def select(self, rows: Any) -> Self:
+        """Returns the task of some examples only."""
+        per_example = ("images", "labels", "indices", "logits", "epsilons")
+        parts = {name: getattr(self, name) for name in per_example}
+        return self.replace(**{k: None if v is None else v[rows] for k, v in parts.items()})
 
-    def predict(self):
-        """The task with its logits: one forward pass where they are not known."""
+    def predict(self) -> Self:
+        """Returns the task with its logits: one forward pass if they are not known."""
         if self.logits is not None:
             return self
         step = compiled(self.model, "predict", _build_predict)
         (logits,) = in_batches(step, self.images, self.labels, self.batch_size, any_size=True)
         return self.replace(logits=logits)
 
+    def with_epsilon(self, epsilon: float) -> Self:
+        """Returns the task with this ε for every example, if it has no `epsilons` yet."""
+        if self.epsilons is not None:
+            return self
+        return self.replace(epsilons=np.full(len(self.images), epsilon, "float64"))
 
-def _build_predict(model):
-    return lambda images, labels: (logits_of(model(), images),)
+
+@dataclass(frozen=True)
+class Attack(abc.ABC):
+    """Base class of the attacks. An attack is a frozen value; calling it attacks a model.
+
+    A subclass is a frozen dataclass that implements `perturb`. Change an attack by
+    `dataclasses.replace`; with `name=None` the copy gets the default name.
+
+    Args:
+        bounds: `(lowest, highest)` pixel value.
+        targeted: Whether labels are the classes to *reach*. The objective is then minimised.
+        batch_size: Examples in one compiled step.
+        jit_compile: Whether to compile with XLA. On a CPU that was about half as fast.
+        name: Name in logs and tables.
+    """
+
+    _: KW_ONLY
+    bounds: tuple[float, float] = (0.0, 1.0)
+    targeted: bool = False
+    batch_size: int = 256
+    jit_compile: bool = False
+    name: str = None  # type: ignore[assignment]  # always a string after `__post_init__`
+
+    # Arguments of compiled code, or of no influence on it.
+    _NOT_COMPILED: ClassVar = {"name", "epsilon", "seed", "n_restarts", "batch_size"}
+
+    def __post_init__(self) -> None:
+        check_backend()
+        name = self.default_name() if self.name is None else self.name
+        if not (isinstance(name, str) and name):
+            raise ValueError(f"`name` must be a string that is not empty. Received: {name!r}")
+        self._normalise(
+            name=name,
+            bounds=check_bounds(self.bounds),
+            targeted=bool(self.targeted),
+            batch_size=check_batch_size(self.batch_size),
+            jit_compile=bool(self.jit_compile),
+        )
+
+    def _normalise(self, **values: Any) -> None:
+        """Sets fields; for `__post_init__` only."""
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
+    def default_name(self) -> str:
+        """Returns the name that an attack has if none is given."""
+        return type(self).__name__.lower()
+
+    def to_config(self) -> dict[str, Any]:
+        """Returns all arguments and the name of the class, as a dict that JSON can hold."""
+        fields = [field.name for field in dataclasses.fields(self) if field.init]
+        values = {name: _to_json(getattr(self, name)) for name in fields}
+        return {"attack": type(self).__name__, **values}
+
+    def __call__(self, model: keras.Model, images: Any, labels: Any) -> Any:
+        """Makes adversarial images.
+
+        Args:
+            model: A Keras classifier. If it ends in a softmax, the attack uses its logits.
+            images: `(n, ...)` floating point, inside `bounds`; NumPy or tensor.
+            labels: Class numbers `(n,)` or `(n, 1)`, or distributions `(n, classes)`: the
+                true labels, or with `targeted=True` the classes to reach.
+
+        Returns:
+            Images of the type, shape and dtype of `images`.
+
+        Raises:
+            ValueError: If images or labels are not as described.
+        """
+        task = Task.of(model, images, labels, self.bounds, self.batch_size)
+        return match_type(self.perturb(task).images, images)
+
+    def sweep(self, model: keras.Model, images: Any, labels: Any, epsilons: Any) -> Any:
+        """Makes adversarial images at several ε, in place of the attack's own.
+
+        All pairs of an example and an ε are attacked together.
+
+        Args:
+            model: A Keras classifier.
+            images: `(n, ...)`, as in a call.
+            labels: As in a call.
+            epsilons: ε values, each at least 0.
+
+        Returns:
+            `(len(epsilons), n, ...)`, of the type and dtype of `images`.
+
+        Raises:
+            ValueError: If an argument is not as described.
+        """
+        sizes = check_epsilons(epsilons)
+        task = Task.of(model, images, labels, self.bounds, self.batch_size).predict()
+        n = len(task.images)
+        pairs = task.select(np.tile(np.arange(n), len(sizes)))
+        pairs = pairs.replace(epsilons=np.repeat(np.array(sizes, "float64"), n))
+        found = self.perturb(pairs).images
+        return match_type(found.reshape(len(sizes), *task.images.shape), images)
+
+    def attempt(self, task: Task) -> Outcome:
+        """Returns an `Outcome` with `fooled`: one more forward pass if it is not known."""
+        outcome = self.perturb(task)
+        if outcome.fooled is not None:
+            return outcome
+        logits = task.replace(images=outcome.images, logits=None).predict().logits
+        return outcome._replace(fooled=self.is_fooled(logits, task.labels))
+
+    def is_fooled(self, logits: Any, labels: Any) -> Any:
+        """Finds which examples are not classified as the label (if targeted: are), `(n,)`."""
+        correct = is_correct(logits, labels)
+        return correct if self.targeted else ~correct
+
+    @abc.abstractmethod
+    def perturb(self, task: Task) -> Outcome:
+        """Attacks the examples of a task, each independently of the others.
+
+        A subclass with an ε uses `task.epsilons`, which `task.with_epsilon(self.epsilon)`
+        fills in where they are `None`.
+        """
+
+    def compiled(self, model: keras.Model, part: str) -> Any:
+        """Returns the `tf.function` that `_build_{part}` makes, compiled once for a model.
+
+        It is built by a copy without the arguments of compiled code and never by the attack
+        itself, so that attacks that differ in these arguments only share it.
+        """
+        values = {k: v for k, v in vars(self).items() if k not in self._NOT_COMPILED}
+        attack = object.__new__(type(self))
+        vars(attack).update(values)
+        key = (type(self), part, *((name, _hashable(values[name])) for name in sorted(values)))
+        return compiled(model, key, getattr(attack, f"_build_{part}"), self.jit_compile)
 
 
-def is_correct(logits, labels):
-    """bool `(n,)`: the largest logit is the label's, and no logit is infinite or NaN.
+def _hashable(value: Any) -> Any:
+    try:
+        hash(value)
+    except TypeError:
+        return Same(value)
+    return value
+
+
+def _to_json(value: Any) -> Any:
+    if isinstance(value, Attack):
+        return value.to_config()
+    if isinstance(value, (tuple, list)):
+        return [_to_json(part) for part in value]
+    if value is None or isinstance(value, (str, int, float)):
+        return value
+    return getattr(value, "name", None) or getattr(value, "__name__", None) or repr(value)
+
+
+def _build_predict(model_ref: Any) -> Any:
+    return lambda images, labels: (logits_of(model_ref(), images),)
+
+
+def is_correct(logits: Any, labels: Any) -> Any:
+    """Finds where the largest logit is the label's and no logit is infinite or NaN, `(n,)`.
 
     Args:
         logits: `(n, classes)`, tensor or NumPy; the result is of the same kind.
         labels: `(n,)`, or `(n, classes)`, of which the most probable class counts.
     """
-    kind = np if isinstance(logits, np.ndarray) else ops
+    kind: Any = np if isinstance(logits, np.ndarray) else ops
     if len(labels.shape) == 2:
         labels = kind.argmax(labels, axis=-1)
     finite = kind.all(kind.isfinite(logits), axis=-1)
     return (kind.argmax(logits, axis=-1) == labels) & finite
 
 
-def compiled(model, key, build, jit_compile=False):
-    """`tf.function(build(model))`, made once for each model and key, and freed with the model.
-
-    Args:
-        model: the model that the code calls; it must not be kept alive by the function
-            that `build` returns, which therefore gets a weak reference to it.
-        key: hashable; what else the code depends on, apart from its tensor arguments.
-        build: `weak reference to the model -> function on tensors`.
-        jit_compile: compile with XLA.
-    """
-    import tensorflow as tf
-
-    key = (key, jit_compile, structure(model))
-    functions = _COMPILED.setdefault(model, {})
-    if key not in functions:
-        functions[key] = tf.function(build(weakref.ref(model)), jit_compile=jit_compile)
-    return functions[key]
-
-
-def in_batches(step, images, labels, batch_size, *arguments, any_size=False):
-    """`step(images, labels, *arguments)` over batches of one shape, results joined.
-
-    The batches are the fewest that `batch_size` allows, of equal size; the last is filled
-    up with copies of its last example, whose results are dropped.
-
-    Args:
-        step: `tf.function` returning a tuple of tensors with the examples on axis 0.
-        images, labels: NumPy arrays of the same length.
-        batch_size: the most examples in one step.
-        arguments: NumPy arrays, the same for every batch; code is compiled for their
-            rank, not their shape.
-        any_size: compile once for batches of any size, rather than for this one: for
-            numbers of examples that change from call to call.
-
-    Returns:
-        A list of NumPy arrays, one for each result of `step`.
-    """
-    import tensorflow as tf
-
-    n = len(images)
-    size = even_size(n, batch_size)
-    rows = None if any_size else size
-    step = step.get_concrete_function(
-        *(tf.TensorSpec((rows, *array.shape[1:]), array.dtype) for array in (images, labels)),
-        *(tf.TensorSpec((None,) * argument.ndim, argument.dtype) for argument in arguments),
-    )
-    arguments = [tf.convert_to_tensor(argument) for argument in arguments]
-    results = []
-    for start in range(0, n, size):
-        batch = slice(start, start + size)
-        padded = (_fill(array[batch], size) for array in (images, labels))
-        results.append([result.numpy() for result in step(*padded, *arguments)])
-    return [np.concatenate(parts)[:n] for parts in zip(*results, strict=True)]
-
-
-def even_size(n, batch_size):
-    """Size of the fewest batches of equal size that hold n examples."""
-    return math.ceil(n / math.ceil(n / batch_size))
-
-
-def _fill(array, size):
-    import tensorflow as tf
-
-    missing = size - len(array)
-    if missing:
-        array = np.concatenate([array, np.repeat(array[-1:], missing, axis=0)])
-    return tf.convert_to_tensor(array)
-
-
-def like(images, result):
-    """`result` as a tensor where `images` is one."""
+def match_type(result: np.ndarray, images: Any) -> Any:
+    """Returns `result` as a tensor if `images` is one."""
     import tensorflow as tf
 
     return tf.convert_to_tensor(result) if tf.is_tensor(images) else result
 
 
-def prepare(model, images, labels, bounds):
-    """Checked images `(n, ...)` and labels, int32 `(n,)` or float32 `(n, classes)`, in NumPy.
+def prepare(
+    model: keras.Model, images: Any, labels: Any, bounds: tuple[float, float]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Checks images `(n, ...)` and labels, and returns them in NumPy.
+
+    Labels become int32 `(n,)` or float32 `(n, classes)`.
 
     Raises:
-        ValueError: for empty data, images that are not floating point, not finite or
-            outside `bounds`; labels of the wrong shape, out of range, or soft labels that
-            are negative or do not sum to 1 within 1e-3; a model that is no classifier.
+        ValueError: For empty data; images that are not floating point, not finite or outside
+            `bounds`; labels of the wrong shape or out of range; soft labels that are negative
+            or do not sum to 1 within 1e-3; a model that is no classifier.
     """
     images, labels = np.asarray(images), np.asarray(labels)
     check_images(images, bounds)
@@ -250,8 +283,8 @@ def prepare(model, images, labels, bounds):
     return images, check_labels(labels, len(images), output.num_classes)
 
 
-def check_images(images, bounds):
-    """A ValueError unless `images` are floating point, at least one, finite and in `bounds`."""
+def check_images(images: np.ndarray, bounds: tuple[float, float]) -> None:
+    """Raises a ValueError unless images are floating point, at least one, and in `bounds`."""
     if images.ndim < 2 or images.size == 0:
         raise ValueError(f"`images` must have shape (n, ...), n ≥ 1. Received: {images.shape}")
     if images.dtype.kind != "f" and images.dtype.name != "bfloat16":
@@ -269,8 +302,8 @@ def check_images(images, bounds):
         )
 
 
-def check_labels(labels, n, classes):
-    """Labels as int32 `(n,)` or float32 `(n, classes)`; a ValueError where they are neither."""
+def check_labels(labels: np.ndarray, n: int, classes: int) -> np.ndarray:
+    """Returns labels as int32 `(n,)` or float32 `(n, classes)`, or raises a ValueError."""
     if labels.dtype.kind not in "biuf":
         raise ValueError(f"`labels` must be numbers. Received: dtype {labels.dtype}")
     if labels.shape == (n, 1):
@@ -297,47 +330,6 @@ def check_labels(labels, n, classes):
     return labels.astype("int32")
 
 
-def check_objective(objective, targeted):
-    """The objective, see `objectives.get`; a ValueError where it makes no sense `targeted`."""
-    objective = objectives.get(objective)
-    if targeted and objective.name == "dlr":
-        raise ValueError(
-            "`targeted` must be False with objective='dlr', whose gradient is 0 towards the "
-            "class of the third highest logit: use 'margin'. Received: targeted=True"
-        )
-    return objective
-
-
-def check_epsilon(epsilon):
-    """ε as a float; a ValueError unless it is a finite number ≥ 0."""
-    if not (isinstance(epsilon, numbers.Real) and 0 <= epsilon < math.inf):
-        raise ValueError(f"`epsilon` must be a finite number ≥ 0. Received: {epsilon!r}")
-    return float(epsilon)
-
-
-def check_epsilons(epsilons):
-    """ε values as a tuple of floats; a ValueError unless there is one and all are ≥ 0."""
-    if isinstance(epsilons, numbers.Real) or len(tuple(epsilons)) == 0:
-        raise ValueError(f"`epsilons` must hold at least one value. Received: {epsilons!r}")
-    return tuple(check_epsilon(epsilon) for epsilon in epsilons)
-
-
-def check_route(through):
-    """The route itself; a ValueError unless it is one of `objectives.ROUTES`."""
-    return check_choice("through", through, objectives.ROUTES)
-
-
-def check_bounds(bounds):
-    """(lowest, highest) as floats; a ValueError unless lowest < highest."""
-    try:
-        low, high = map(float, bounds)
-    except (TypeError, ValueError):
-        low = high = math.nan
-    if not low < high:
-        raise ValueError(f"`bounds` must be (lowest, highest) pixel value. Received: {bounds!r}")
-    return low, high
-
-
-def check_batch_size(batch_size):
-    """The batch size; a ValueError unless it is a positive integer."""
+def check_batch_size(batch_size: Any) -> int:
+    """Returns the batch size, or raises a ValueError unless it is a positive integer."""
     return check_count("batch_size", batch_size)

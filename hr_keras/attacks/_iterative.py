@@ -1,277 +1,352 @@
-"""What attacks of many steps share: examples take turns in the slots of one compiled batch.
-
-An example that is fooled, or has made all its steps, leaves its slot to the next one in the
-queue, and when the queue is empty the batch shrinks: model passes are spent on examples still
-standing only. All state is per example, so that batch-mates never matter, and the memory is
-that of one batch.
-"""
+"""What attacks of many steps share: batches that shrink as their examples are fooled."""
 
 import abc
-import collections
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from keras import ops
 
+from hr_keras._core.checks import check_count, check_epsilon
+from hr_keras._core.compiled import even_size
 from hr_keras._core.logits import logits_of
 from hr_keras.attacks import _perturbation, objectives
-from hr_keras.attacks._attack import (
-    Attack,
-    Outcome,
-    check_count,
-    check_epsilon,
-    check_objective,
-    check_route,
-    compiled,
-)
+from hr_keras.attacks._attack import Attack, Outcome, Task
 from hr_keras.attacks._input_gradient import InputGradient
-from hr_keras.attacks._slots import Slots
-
-# What compiled code does not depend on: arguments of it, or of the queue.
-_NOT_COMPILED = {"name", "epsilon", "seed", "n_restarts", "batch_size", "jit_compile"}
 
 
+class State(NamedTuple):
+    """State of an attack between two steps: tensors with the examples on axis 0.
+
+    Attributes:
+        image: What is attacked, `(n, ...)`.
+        label: `(n,)` or `(n, classes)`.
+        target: The class to reach, int32 `(n,)`; 0 if the attack has no targets.
+        restart: Which restart this is, int32 `(n,)`.
+        keys: Keys of random numbers, uint32 `(n, 2)`.
+        epsilon: ε of each example, float64 `(n,)`; see `IterativeAttack.sizes`.
+        point: The image that the next step evaluates, `(n, ...)`.
+        best: The first fooling image, or the one of the highest score, `(n, ...)`.
+        score: Score of `best`, float64 `(n,)`.
+        steps: Steps made, int32 `(n,)`.
+        fooled: Whether `best` fools the model, bool `(n,)`.
+        memory: What else an attack keeps from step to step: a NamedTuple of tensors.
+    """
+
+    image: Any
+    label: Any
+    target: Any
+    restart: Any
+    keys: Any
+    epsilon: Any
+    point: Any
+    best: Any
+    score: Any
+    steps: Any
+    fooled: Any
+    memory: Any = ()
+
+
+@dataclass(frozen=True)
 class IterativeAttack(Attack):
-    """Base of the attacks of many steps.
+    """Base class of the attacks of many steps.
 
-    An attack is `n_restarts` attempts of at most `n_iter` steps at each example. It ends
-    with the first image that fools the model, which is returned; where none does, the image
-    of the highest objective is. Before it one forward pass finds the examples that are
-    fooled already: they are returned as they are. At ε = 0 no pass is made.
+    An attack makes `n_restarts` attempts of at most `n_iter` steps at each example. It ends
+    with the first image that fools the model and returns it; if none does, it returns the image
+    of the highest score. One forward pass before finds the examples that are misclassified
+    already: they are returned unchanged. At ε = 0 no pass is made.
 
-    What becomes of an example depends on no other. The last bits of a convolution depend on how
-    many images are in a batch, though, so that with another `batch_size` an example at the edge
-    of being fooled may fall on the other side.
+    The result for an example depends on no other example. But the last bits of a convolution
+    depend on how many images are in a batch, so that with another `batch_size` an example that
+    is just fooled may not be.
+
+    A subclass is a frozen dataclass with two methods for compiled TensorFlow code: `start`
+    returns the first point and `step` makes one step. It reads ε, labels and random keys from
+    the `State`, not from the attack.
 
     Args:
-        epsilon: size of the perturbation, in the units of the images; at least 0.
-        objective: what to maximise: `"ce"`, `"hr"`, `"margin"`, `"dlr"`, a Keras loss, or a
+        epsilon: Size of the perturbation, in the units of the images; at least 0.
+        objective: What to maximise: `"ce"`, `"hr"`, `"margin"`, `"dlr"`, a Keras loss, or a
             callable `(labels, logits) -> (n,)`.
-        norm: what ε measures: `"linf"` or `"l2"`.
-        n_iter: steps in one attempt.
-        n_restarts: attempts, each with random numbers of its own.
-        seed: integer ≥ 0. The same seed gives an example the same random numbers whatever
+        n_iter: Steps in one attempt.
+        n_restarts: Attempts, each with other random numbers.
+        norm: What ε measures: `"linf"` or `"l2"`.
+        seed: Integer ≥ 0. The same seed gives an example the same random numbers whatever
             the batch.
         through: `"logits"` (exact) or `"probabilities"` (as published, through the clipped
             float32 softmax).
         bounds: `(lowest, highest)` pixel value.
-        targeted: whether labels are the classes to be reached (not with `"dlr"`).
-        batch_size: examples in one compiled step.
-        jit_compile: compile the steps with XLA, once for each number of examples left.
-        name: what it is called in logs and tables; by default as `pgd_margin_0.1`.
+        targeted: Whether labels are the classes to reach (not with `"dlr"`).
+        batch_size: Examples in one compiled step.
+        jit_compile: Whether to compile with XLA, once for each number of examples left.
+        name: Name in logs and tables; the default is like `pgd_margin_0.1`.
+
+    Raises:
+        ValueError: If an argument is not as described.
     """
 
-    kind: str  # first part of the name
-    concludes = False  # whether the point after the last step is still to be looked at
-    stop_early = True
+    epsilon: float
+    objective: objectives.Identifier = "ce"
+    _: KW_ONLY
+    n_iter: int = 20
+    n_restarts: int = 1
+    norm: _perturbation.Norm = "linf"
+    seed: int = 0
+    through: objectives.Route = "logits"
 
-    def __init__(
-        self,
-        epsilon,
-        objective="ce",
-        norm="linf",
-        n_iter=20,
-        n_restarts=1,
-        seed=0,
-        through="logits",
-        bounds=(0.0, 1.0),
-        targeted=False,
-        batch_size=256,
-        jit_compile=False,
-        name=None,
-    ):
-        self.epsilon = check_epsilon(epsilon)
-        self.objective = check_objective(objective, targeted)
-        self.ball = _perturbation.get(norm)
-        self.n_iter = check_count("n_iter", n_iter)
-        self.n_restarts = check_count("n_restarts", n_restarts)
-        self.seed = check_count("seed", seed, lowest=0)
-        self.through = check_route(through)
-        super().__init__(name or self._default_name(), bounds, targeted, batch_size, jit_compile)
+    evaluates_last_point: ClassVar[bool] = False  # with one more forward pass
+    stop_early: ClassVar[bool] = True
 
-    def _default_name(self):
-        norm = () if self.ball.name == "linf" else (self.ball.name,)
-        return "_".join((self.kind, self.objective.name, *norm, f"{self.epsilon:g}"))
+    def __post_init__(self) -> None:
+        self._normalise(
+            epsilon=check_epsilon(self.epsilon),
+            objective=self._check_objective(),
+            n_iter=check_count("n_iter", self.n_iter),
+            n_restarts=check_count("n_restarts", self.n_restarts),
+            norm=_perturbation.get(self.norm).name,
+            seed=check_count("seed", self.seed, lowest=0),
+            through=objectives.check_route(self.through),
+        )
+        super().__post_init__()
+
+    def _check_objective(self) -> Any:
+        return objectives.check_objective(self.objective, self.targeted)
+
+    def default_name(self) -> str:
+        norm = () if self.norm == "linf" else (self.norm,)
+        kind = super().default_name()
+        return "_".join((kind, self.found_objective().name, *norm, f"{self.epsilon:g}"))
+
+    def found_objective(self) -> Any:
+        """Returns the `Objective` that the field `objective` names."""
+        return objectives.get(self.objective)
+
+    @property
+    def ball(self) -> _perturbation.Ball:
+        """The ball that `norm` names."""
+        return _perturbation.get(self.norm)
 
     @abc.abstractmethod
-    def _start(self, state, epsilon):
-        """State of the attack before the first step, a dict of tensors with examples first.
+    def start(self, state: State) -> State:
+        """Returns the state with the first `point`, and `memory` if a step needs some.
 
         Args:
-            state: `image`, `label`, `target` (class number or 0), `restart`, `keys` of
-                random numbers.
-            epsilon: scalar of the dtype of the images.
-
-        Returns:
-            A dict: `point`, the image to look at first, and what else a step needs.
+            state: The state of a new attempt, with the image as `point`.
         """
 
     @abc.abstractmethod
-    def _step(self, model, state, epsilon):
-        """What one step changes, a dict: a look at `point` (see `_judged`), and the next point.
+    def step(self, model: Any, state: State) -> State:
+        """Returns the state after one step: `point` was judged, see `judge`, and moved.
 
         Args:
-            model: a Keras classifier.
-            state: as after `_start`, and `steps` made, `fooled`, and the image `best` of
-                the highest `score` up to now.
-            epsilon: scalar of the dtype of the images.
+            model: A Keras classifier.
+            state: The state before. `steps`, and the `point` of examples that have finished,
+                are taken care of.
         """
 
-    def _targets(self, task):
-        """Classes `(n, targets)` to attempt one after the other; 0 where there is no such thing."""
-        return np.zeros((len(task.images), 1), "int32")
+    def sizes(self, state: State) -> Any:
+        """Returns ε of each example, of a shape and dtype that multiplies images."""
+        return _perturbation.per_example(state.epsilon, state.image)
 
-    def _perturb(self, task):
-        if self.epsilon == 0:
+    def draw_point(self, state: State, draw: Any, share: float = 1.0) -> Any:
+        """Draws a point uniformly from the ball of size `share`·ε, clipped to the bounds."""
+        size = share * self.sizes(state)
+        point = state.image + size * self.ball.random(state.keys, draw, state.image)
+        return self.project(point, state, share)
+
+    def project(self, points: Any, state: State, share: float = 1.0) -> Any:
+        """Projects points onto the ball of size `share`·ε around the images, and the bounds."""
+        size = share * self.sizes(state)
+        return _perturbation.project(self.ball, points, state.image, size, self.bounds)
+
+    def predict(self, model: Any, state: State) -> tuple[Any, Any]:
+        """Computes logits and score at `point`, by a forward pass."""
+
+        def passes(point: Any, *labels: Any) -> Any:
+            logits = logits_of(model, point)
+            return logits, self._score(labels, logits)
+
+        return _apart(passes)(state.point, *self._labels(state))
+
+    def differentiate(self, model: Any, state: State) -> tuple[Any, Any, Any]:
+        """Computes logits, score and the gradient of the objective at `point`."""
+        import tensorflow as tf
+
+        def passes(point: Any, *labels: Any) -> Any:
+            with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
+                tape.watch(point)
+                logits = logits_of(model, point)
+                value = self._value(self.found_objective().through, labels, logits)
+            gradient = InputGradient(tape, point)(value)
+            return logits, self._score(labels, logits), gradient
+
+        return _apart(passes)(state.point, *self._labels(state))
+
+    def judge(self, state: State, logits: Any, score: Any) -> State:
+        """Returns the state with `best`, `score` and `fooled` after a look at `point`."""
+        active = self.running(state)
+        return self._judge(state, logits, score, active)
+
+    def running(self, state: State) -> Any:
+        """Finds which examples are neither fooled nor at the end of their steps, `(n,)`."""
+        return ~state.fooled & (state.steps < self.n_iter)
+
+    def perturb(self, task: Task) -> Outcome:
+        """Attacks the examples of a task; see `Attack.perturb`."""
+        task = task.with_epsilon(self.epsilon)
+        assert task.epsilons is not None
+        standing = task.epsilons > 0
+        if not standing.any():
             return Outcome(task.images, None)
         fooled = np.zeros(len(task.images), bool)
         if self.stop_early:
             task = task.predict()
             fooled = self.is_fooled(task.logits, task.labels)
         images = task.images.copy()
-        rows = np.flatnonzero(~fooled)
+        rows = np.flatnonzero(standing & ~fooled)
         if len(rows):
-            images[rows], fooled[rows] = self._run(task.select(rows))
+            images[rows], fooled[rows] = self._attempt_all(task.select(rows))
         return Outcome(images, fooled if self.stop_early else None)
 
-    def _run(self, task):
-        """Best images and whether they fool, of the examples of a task, all still standing."""
-        targets = self._targets(task)
-        n_attempts = targets.shape[1] * self.n_restarts
+    def find_targets(self, task: Task) -> np.ndarray:
+        """Returns the classes to attempt one after another, `(n, targets)`; 0 for none."""
+        return np.zeros((len(task.images), 1), "int32")
+
+    def _attempt_all(self, task: Task) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the best images of all attempts, and whether they fool the model."""
+        targets = self.find_targets(task)
         images, fooled = task.images.copy(), np.zeros(len(task.images), bool)
         scores = np.full(len(images), -np.inf)
-        queue = collections.deque((row, 0) for row in range(len(images)))
-        slots = Slots(self, task, targets)
-        while queue or slots.turns:
-            slots.fill(queue)
-            for (row, attempt), image, score, fools in slots.advance(bool(queue)):
-                if fools or score > scores[row]:
-                    images[row], scores[row], fooled[row] = image, score, fools
-                if not fools and attempt + 1 < n_attempts:
-                    queue.append((row, attempt + 1))
+        for attempt in range(targets.shape[1] * self.n_restarts):
+            rows = np.flatnonzero(~fooled)
+            if len(rows) == 0:
+                break
+            size = even_size(len(rows), task.batch_size)
+            for first in range(0, len(rows), size):
+                batch = rows[first : first + size]
+                state = self.start_state(task.select(batch), targets[batch], attempt)
+                for slots, found, score, fools in self._run_batch(task.model, state):
+                    better = fools | (score > scores[batch[slots]])
+                    chosen = batch[slots[better]]
+                    images[chosen], scores[chosen] = found[better], score[better]
+                    fooled[chosen] = fools[better]
         return images, fooled
 
-    def _glance(self, model, state):
-        """Logits and score at `point`: a forward pass."""
+    def start_state(self, task: Task, targets: np.ndarray, attempt: int) -> State:
+        """Returns the state before the first step of an attempt."""
+        target, restart = divmod(attempt, self.n_restarts)
+        attempts = np.full(len(task.images), attempt)
+        new = (
+            task.images,
+            task.labels,
+            targets[:, target],
+            np.full(len(task.images), restart, "int32"),
+            _perturbation.random_keys(self.seed, task.indices, attempts),
+            task.with_epsilon(self.epsilon).epsilons,
+        )
+        return self.run_part("start", task.model, *new)
 
-        def passes(point, *labels):
-            logits = logits_of(model, point)
-            return logits, self._score(labels, logits)
+    def _run_batch(self, model: Any, state: State) -> Any:
+        """Runs an attempt; yields positions, images, scores, fooled of what has finished."""
+        slots = np.arange(len(state.steps))
+        while len(slots):
+            # A pause to shrink the batch costs a few milliseconds, an idle slot its share.
+            keep = np.int32((3 * len(slots)) // 4)
+            state = self.run_part("advance", model, state, keep)
+            running = self.running(state).numpy()
+            finished, state = _take(state, ~running), _take(state, running)
+            if self.evaluates_last_point and not finished.fooled.numpy().all():
+                finished = self.run_part("conclude", model, finished)
+            parts = (finished.best, finished.score, finished.fooled)
+            yield slots[~running], *(part.numpy() for part in parts)
+            slots = slots[running]
 
-        return _apart(passes)(state["point"], *self._labels(state))
-
-    def _look(self, model, state):
-        """Logits, score and gradient of the objective at `point`: forward and backward."""
+    def run_part(self, part: str, model: Any, *arguments: Any) -> Any:
+        """Runs a compiled function of the attack, traced once for any number of examples."""
         import tensorflow as tf
 
-        def passes(point, *labels):
-            with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
-                tape.watch(point)
-                logits = logits_of(model, point)
-                value = self._value(self.objective.through, labels, logits)
-            gradient = InputGradient(tape, point)(value)
-            return logits, self._score(labels, logits), gradient
+        arguments = tf.nest.map_structure(tf.convert_to_tensor, arguments)
+        specs = tf.nest.map_structure(
+            lambda x: tf.TensorSpec((None, *x.shape[1:]) if x.shape.rank else (), x.dtype),
+            arguments,
+        )
+        return self.compiled(model, part).get_concrete_function(*specs)(*arguments)
 
-        return _apart(passes)(state["point"], *self._labels(state))
+    def _labels(self, state: State) -> tuple[Any, ...]:
+        return (state.label,)
 
-    def _labels(self, state):
-        if isinstance(self.objective, objectives.TargetedObjective):
-            return state["label"], state["target"]
-        return (state["label"],)
-
-    def _value(self, function, labels, logits):
+    def _value(self, function: Any, labels: Any, logits: Any) -> Any:
         value = function(self.through, *labels, logits)
         return -value if self.targeted else value
 
-    def _score(self, labels, logits):
-        return ops.cast(self._value(self.objective.score, labels, logits), "float64")
+    def _score(self, labels: Any, logits: Any) -> Any:
+        return ops.cast(self._value(self.found_objective().score, labels, logits), "float64")
 
-    def _judged(self, state, logits, score, active):
-        """`best`, `score` and `fooled` after a look at `point`, where `active`."""
+    def _judge(self, state: State, logits: Any, score: Any, active: Any) -> State:
         if self.stop_early:
-            fools = active & self.is_fooled(logits, state["label"])
+            fools = active & self.is_fooled(logits, state.label)
         else:
             fools = ops.zeros_like(active)
-        better = fools | (active & (score > state["score"]))
-        return {
-            "best": select(better, state["point"], state["best"]),
-            "score": ops.where(better, score, state["score"]),
-            "fooled": state["fooled"] | fools,
-        }
+        better = fools | (active & (score > state.score))
+        return state._replace(
+            best=select(better, state.point, state.best),
+            score=ops.where(better, score, state.score),
+            fooled=state.fooled | fools,
+        )
 
-    def running(self, state):
-        """bool `(n,)`: which examples are neither fooled nor at the end of their steps."""
-        return ~state["fooled"] & (state["steps"] < self.n_iter)
-
-    def compiled(self, model, part):
-        """A part of the attack, such as `"start"`, as a `tf.function` made once for a model."""
-        hyperparameters = {k: v for k, v in vars(self).items() if k not in _NOT_COMPILED}
-        key = (type(self), part, *sorted(hyperparameters.items(), key=lambda item: item[0]))
-        return compiled(model, key, getattr(self, f"_build_{part}"), self.jit_compile)
-
-    def _build_start(self, _):
-        def start(state, epsilon):
-            image = state["image"]
-            none = ops.zeros_like(state["target"])
-            state = {
-                **state,
-                "best": image,
-                "score": ops.cast(none, "float64") - np.inf,
-                "steps": none,
-                "fooled": none > 0,
-            }
-            return {**state, **self._start(state, ops.cast(epsilon, image.dtype))}
+    def _build_start(self, _: Any) -> Any:
+        def start(image: Any, label: Any, target: Any, restart: Any, keys: Any, sizes: Any) -> Any:
+            none = ops.zeros_like(target)
+            score = ops.cast(none, "float64") - np.inf
+            new = (image, label, target, restart, keys, sizes)
+            return self.start(State(*new, image, image, score, none, none > 0))
 
         return start
 
-    def _build_advance(self, model):
+    def _build_advance(self, model_ref: Any) -> Any:
         import tensorflow as tf
 
-        def advance(state, epsilon, keep):
-            epsilon = tf.cast(epsilon, state["image"].dtype)
-
-            def more(state):
+        def advance(state: State, keep: Any) -> State:
+            def more(state: State) -> Any:
                 return tf.math.count_nonzero(self.running(state), dtype=tf.int32) > keep
 
-            def step(state):
+            def step(state: State) -> tuple[State]:
                 running = self.running(state)
-                changes = self._step(model(), state, epsilon)
-                # A slot that has finished waits for the others at its last point.
-                changes["point"] = select(running, changes["point"], state["point"])
-                steps = state["steps"] + tf.cast(running, tf.int32)
-                return ({**state, **changes, "steps": steps},)
+                after = self.step(model_ref(), state)
+                # An example that has finished waits for the others at its last point.
+                point = select(running, after.point, state.point)
+                steps = state.steps + tf.cast(running, tf.int32)
+                return (after._replace(point=point, steps=steps),)
 
             return tf.while_loop(more, step, (state,))[0]
 
         return advance
 
-    def _build_conclude(self, model):
-        def conclude(state):
-            logits, score = self._glance(model(), state)
-            return {**state, **self._judged(state, logits, score, ~state["fooled"])}
+    def _build_conclude(self, model_ref: Any) -> Any:
+        def conclude(state: State) -> State:
+            return self._judge(state, *self.predict(model_ref(), state), ~state.fooled)
 
         return conclude
 
 
-def _apart(function):
-    """The function as one of its own in compiled code.
+def _apart(function: Any) -> Any:
+    """Makes a function a separate one in compiled code.
 
-    TensorFlow optimises it by itself: the same model passes written into the body of a loop
-    took 1.6 times as long.
+    TensorFlow then optimises it separately: the same model passes written into the body of a
+    loop took 1.6 times as long.
     """
     import tensorflow as tf
 
     return tf.function(function, autograph=False, experimental_attributes={"_noinline": True})
 
 
-def select(chosen, first, second):
-    """`first` where `chosen` `(n,)`, else `second`, both `(n, ...)`."""
+def select(chosen: Any, first: Any, second: Any) -> Any:
+    """Returns `first` where `chosen` `(n,)`, else `second`, both `(n, ...)`."""
     return ops.where(ops.reshape(chosen, (-1,) + (1,) * (len(first.shape) - 1)), first, second)
 
 
-def likeliest_others(task, count):
-    """The classes of the highest logits but the label's, `(n, count)`, at most classes − 1."""
-    logits = np.array(task.logits)
-    labels = task.labels if task.labels.ndim == 1 else task.labels.argmax(axis=-1)
-    logits[np.arange(len(logits)), labels] = -np.inf
-    order = np.argsort(-logits, axis=-1, kind="stable")
-    return order[:, : min(count, logits.shape[1] - 1)].astype("int32")
+def _take(state: State, chosen: np.ndarray) -> State:
+    import tensorflow as tf
+
+    (rows,) = np.nonzero(chosen)
+    return tf.nest.map_structure(lambda value: tf.gather(value, rows), state)

@@ -1,137 +1,131 @@
-"""APGD, Auto-PGD: a step size that halves itself, so that there is none to choose."""
+"""APGD, Auto-PGD: the step size is halved automatically, so that there is none to choose."""
 
 import itertools
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, ClassVar, NamedTuple
 
 from keras import ops
 
-from hr_keras.attacks import objectives
-from hr_keras.attacks._attack import check_count
-from hr_keras.attacks._iterative import IterativeAttack, likeliest_others, select
-from hr_keras.attacks._perturbation import into, per_example
+from hr_keras.attacks._iterative import State, select
+from hr_keras.attacks._perturbation import per_example
+from hr_keras.attacks._targets import TargetChoosingAttack
 
 # Share of the steps between two checkpoints that must raise the objective.
 _RISING = 0.75
 _MOMENTUM = 0.75
 
 
-class APGD(IterativeAttack):
-    """Auto-PGD: steps with momentum, from 2ε on, halved at checkpoints where they do no good.
+class _Memory(NamedTuple):
+    last_point: Any
+    last_score: Any
+    best_gradient: Any
+    step_size: Any
+    rises: Any
+    checked_score: Any
+    halved: Any
+
+
+@dataclass(frozen=True)
+class APGD(TargetChoosingAttack):
+    """Auto-PGD: steps with momentum, from size 2ε, halved at checkpoints if they do not help.
 
     z = Π(x_k + η·d),  x_{k+1} = Π(x_k + 0.75·(z − x_k) + 0.25·(x_k − x_{k−1}))
 
-    with d and Π as for `PGD`. At each of the `checkpoints` η is halved, and the search goes
-    on from the best point found, where fewer than 3/4 of the steps since the last checkpoint
-    raised the objective, or where neither η nor the best objective has changed since.
+    with d and Π as for `PGD`. At each of the `checkpoints` η is halved, and the search
+    continues from the best point found, if fewer than 3/4 of the steps since the last
+    checkpoint raised the objective, or if neither η nor the best objective has changed since.
 
     Costs `n_iter` forward + backward passes a restart (for `"targeted_dlr"` a target and
-    restart) and one forward pass, of the examples still standing, and one forward pass of all.
+    restart) and one forward pass, of the examples not yet fooled, and one forward pass of all.
 
     Args:
-        epsilon: size of the perturbation, in the units of the images; at least 0.
-        objective: as for `PGD`, or `"targeted_dlr"`, which attempts one class after another,
+        epsilon: Size of the perturbation, in the units of the images; at least 0.
+        objective: As for `PGD`, or `"targeted_dlr"`, which attempts one class after another,
             the likeliest first. With fewer than 3 classes `"dlr"`, with fewer than 4
-            `"targeted_dlr"`, falls back to the difference of the logits, undivided.
-        n_iter: steps in one attempt.
-        n_targets: classes that `"targeted_dlr"` attempts, at most all but the label.
-        **kwargs: `norm`, `n_restarts`, `seed`, `through`, `bounds`, `targeted` (not with
-            `"targeted_dlr"`), `batch_size`, `jit_compile`, `name`: see `IterativeAttack`.
+            `"targeted_dlr"`, is the difference of the logits, undivided.
+        n_iter: Steps in one attempt.
+        n_targets: Classes that `"targeted_dlr"` attempts, at most all but the label.
+        targeted: See `IterativeAttack`, as for all other arguments. Not with `"targeted_dlr"`.
 
     Raises:
-        ValueError: for an argument that is not as described.
+        ValueError: If an argument is not as described.
 
-    Source: Croce & Hein 2020, "Reliable evaluation of adversarial robustness with an
-        ensemble of diverse parameter-free attacks", algorithm 1.
+    References:
+        - Croce & Hein 2020, "Reliable evaluation of adversarial robustness with an ensemble of
+          diverse parameter-free attacks", algorithm 1
 
     Example:
-        >>> adversarial = APGD(0.1, "targeted_dlr", n_targets=9)(model, images, labels)
+        ```python
+        from hr_keras.attacks import APGD
+
+        adversarial = APGD(0.1, "targeted_dlr", n_iter=5, n_targets=2)(model, images, labels)
+        ```
     """
 
-    kind = "apgd"
-    concludes = True
+    _: KW_ONLY
+    n_iter: int = 100
 
-    def __init__(self, epsilon, objective="ce", n_iter=100, n_targets=9, **kwargs):
-        if objective == "targeted_dlr":
-            objective = objectives.TARGETED_DLR
-        super().__init__(epsilon, objective, n_iter=n_iter, **kwargs)
-        self.n_targets = check_count("n_targets", n_targets)
-        self._has_targets = self.objective is objectives.TARGETED_DLR
-        if self.targeted and self._has_targets:
-            raise ValueError(
-                "`targeted` must be False with objective='targeted_dlr', which chooses its "
-                "targets. Received: targeted=True"
-            )
+    evaluates_last_point: ClassVar[bool] = True
 
-    def _targets(self, task):
-        if self._has_targets:
-            return likeliest_others(task, self.n_targets)
-        return super()._targets(task)
+    def start(self, state: State) -> State:
+        point = self.draw_point(state, 0)
+        memory = _Memory(
+            last_point=point,
+            last_score=ops.zeros_like(state.score) + float("inf"),
+            best_gradient=ops.zeros_like(state.image),
+            step_size=ops.cast(ops.zeros_like(state.score), state.image.dtype) + 2.0,
+            rises=ops.zeros_like(state.steps),
+            checked_score=state.score,
+            halved=~state.fooled,
+        )
+        return state._replace(point=point, memory=memory)
 
-    def _start(self, state, epsilon):
-        image, number = state["image"], ops.zeros_like(state["score"])
-        start = image + epsilon * self.ball.random(state["keys"], 0, image)
-        point = into(self.ball, start, image, epsilon, self.bounds)
-        return {
-            "point": point,
-            "last_point": point,
-            "last_score": number + float("inf"),
-            "best_gradient": ops.zeros_like(image),
-            "step_size": ops.cast(number, image.dtype) + 2.0,
-            "rises": ops.zeros_like(state["steps"]),
-            "checked_score": state["score"],
-            "halved": ~state["fooled"],
-        }
+    def step(self, model: Any, state: State) -> State:
+        logits, score, gradient = self.differentiate(model, state)
+        before, state = state, self.judge(state, logits, score)
+        memory = state.memory
+        memory = memory._replace(
+            best_gradient=select(score > before.score, gradient, memory.best_gradient),
+            rises=memory.rises + ops.cast(score > memory.last_score, "int32"),
+            last_score=score,
+        )
+        halve, memory = self._check(state, memory)
+        point = select(halve, state.best, state.point)
+        gradient = select(halve, memory.best_gradient, gradient)
+        moved = self._move(state, memory, point, gradient)
+        return state._replace(point=moved, memory=memory._replace(last_point=point))
 
-    def _step(self, model, state, epsilon):
-        logits, score, gradient = self._look(model, state)
-        judged = self._judged(state, logits, score, self.running(state))
-        state = {
-            **state,
-            **judged,
-            "best_gradient": select(score > state["score"], gradient, state["best_gradient"]),
-            "rises": state["rises"] + ops.cast(score > state["last_score"], "int32"),
-            "last_score": score,
-        }
-        halve, changes = self._check(state)
-        state = {**state, **changes}
-        point = select(halve, state["best"], state["point"])
-        gradient = select(halve, state["best_gradient"], gradient)
-        return {**state, "point": self._move(state, point, gradient, epsilon), "last_point": point}
-
-    def _check(self, state):
-        """Whether the step is halved `(n,)`, and what changes at a checkpoint."""
-        window = ops.take(windows(self.n_iter), state["steps"])
+    def _check(self, state: State, memory: _Memory) -> tuple[Any, _Memory]:
+        """Finds whether the step is halved, `(n,)`, and what changes at a checkpoint."""
+        window = ops.take(windows(self.n_iter), state.steps)
         due = window > 0
         # "At most" as in the published code; the paper has "fewer than".
-        oscillates = ops.cast(state["rises"], "float32") <= _RISING * ops.cast(window, "float32")
-        stuck = ~state["halved"] & (state["score"] <= state["checked_score"])
+        oscillates = ops.cast(memory.rises, "float32") <= _RISING * ops.cast(window, "float32")
+        stuck = ~memory.halved & (state.score <= memory.checked_score)
         halve = due & (oscillates | stuck)
-        return halve, {
-            "step_size": ops.where(halve, state["step_size"] / 2, state["step_size"]),
-            "rises": ops.where(due, 0, state["rises"]),
-            "checked_score": ops.where(due, state["score"], state["checked_score"]),
-            "halved": ops.where(due, halve, state["halved"]),
-        }
+        return halve, memory._replace(
+            step_size=ops.where(halve, memory.step_size / 2, memory.step_size),
+            rises=ops.where(due, 0, memory.rises),
+            checked_score=ops.where(due, state.score, memory.checked_score),
+            halved=ops.where(due, halve, memory.halved),
+        )
 
-    def _move(self, state, point, gradient, epsilon):
-        image = state["image"]
-        size = epsilon * per_example(state["step_size"], image)
-        ahead = point + size * self.ball.direction(gradient)
-        ahead = into(self.ball, ahead, image, epsilon, self.bounds)
-        share = per_example(ops.where(state["steps"] > 0, _MOMENTUM, 1.0), image)
-        moved = point + share * (ahead - point) + (1 - share) * (point - state["last_point"])
-        return into(self.ball, moved, image, epsilon, self.bounds)
+    def _move(self, state: State, memory: _Memory, point: Any, gradient: Any) -> Any:
+        image = state.image
+        size = self.sizes(state) * per_example(memory.step_size, image)
+        ahead = self.project(point + size * self.ball.direction(gradient), state)
+        share = per_example(ops.where(state.steps > 0, _MOMENTUM, 1.0), image)
+        moved = point + share * (ahead - point) + (1 - share) * (point - memory.last_point)
+        return self.project(moved, state)
 
 
-def checkpoints(n_iter):
-    """Steps after which the step size may be halved: ⌈p_j·n_iter⌉, ascending, below n_iter.
+def checkpoints(n_iter: int) -> list[int]:
+    """Lists the steps after which the step size may be halved: ⌈p_j·n_iter⌉, below n_iter.
 
     p_0 = 0, p_1 = 0.22, p_{j+1} = p_j + max(p_j − p_{j−1} − 0.03, 0.06)
 
-    Source: Croce & Hein 2020, section 3.1.
-
-    Example:
-        >>> checkpoints(100)
-        [0, 22, 41, 57, 70, 80, 87, 93, 99]
+    References:
+        - Croce & Hein 2020, section 3.1
     """
     # In hundredths: 0.22 + 0.19 + … in floating point passes 0.7 by a little.
     shares = [0, 22]
@@ -141,8 +135,8 @@ def checkpoints(n_iter):
     return sorted({step for step in steps if step < n_iter})
 
 
-def windows(n_iter):
-    """After 0 … n_iter steps: at a checkpoint the steps since the last one, else 0."""
+def windows(n_iter: int) -> list[int]:
+    """Lists, for 0 … n_iter steps, at a checkpoint the steps since the last one, else 0."""
     found = [0] * (n_iter + 1)
     for before, step in itertools.pairwise(checkpoints(n_iter)):
         found[step] = step - before

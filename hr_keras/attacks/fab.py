@@ -1,115 +1,132 @@
 """FAB, the fast adaptive boundary attack: the *nearest* image that fools the model."""
 
-import copy
+import dataclasses
 import math
+from dataclasses import KW_ONLY, dataclass, field
+from typing import Any
 
 import keras
 from keras import ops
 
-from hr_keras.attacks import objectives
-from hr_keras.attacks._attack import Task, check_count, like
-from hr_keras.attacks._iterative import IterativeAttack, likeliest_others, select
-from hr_keras.attacks._perturbation import finite, per_example
+from hr_keras.attacks._attack import Task, match_type
+from hr_keras.attacks._iterative import State, select
+from hr_keras.attacks._perturbation import Ball, finite, per_example
+from hr_keras.attacks._targets import TargetChoosingAttack
 
 # Newton's method on a piecewise linear function ends after few steps; this is never reached.
 _NEWTON_STEPS = 50
 
 
-class FAB(IterativeAttack):
+@dataclass(frozen=True)
+class FAB(TargetChoosingAttack):
     """Fast adaptive boundary attack, targeted: steps onto the linearised decision boundary.
 
     x ← (1 − α)·(x + η·d(x)) + α·(x₀ + η·d(x₀)),  α = min(‖d(x)‖ / (‖d(x)‖ + ‖d(x₀)‖), α_max)
 
-    with d(·) the smallest step, inside the pixel bounds, onto the plane where the
-    linearised logits of the label and of a target are equal, and x₀ the image; where x fools
-    the model, x ← x₀ + β·(x − x₀). The targets are the likeliest other classes, one after
-    the other. The direction of a logit difference neither vanishes nor depends on its scale.
+    with d(·) the smallest step, inside the pixel bounds, onto the plane where the linearised
+    logits of the label and of a target are equal, and x₀ the image. Where x fools the model,
+    x ← x₀ + β·(x − x₀). The targets are the likeliest other classes, one after another. The
+    direction of a logit difference neither vanishes nor depends on its scale.
 
-    A call returns an image inside the ball of size ε, as soon as there is one, else the
-    image unchanged; `closest` returns the nearest image that fools the model.
+    A call returns the first fooling image inside the ball of size ε, or else the image
+    unchanged. `closest` returns the nearest image that fools the model.
 
     Costs `n_iter` × (forward + backward, and forward) passes a target and restart, of the
-    examples still standing, and one forward pass of all.
+    examples not yet fooled, and one forward pass of all.
 
     Args:
-        epsilon: size of the perturbation, in the units of the images; at least 0.
-        n_iter: steps in one attempt.
-        n_targets: classes to attempt, at most all but the label.
-        alpha_max: α_max, most weight of the step from the image.
+        epsilon: Size of the perturbation, in the units of the images; at least 0.
+        n_iter: Steps in one attempt.
+        n_targets: Classes to attempt, at most all but the label.
+        alpha_max: α_max, the largest weight of the step from the image.
         eta: η, how far to overshoot the plane, at least 1.
         beta: β, how far to go back towards the image, in (0, 1).
-        **kwargs: `norm`, `n_restarts` (all but the first from a random point of the ball of
-            size ε/2), `seed`, `bounds`, `batch_size`, `jit_compile`, `name`: see
-            `IterativeAttack`.
+        n_restarts: Attempts; all but the first start from a random point of the ball of size
+            ε/2. See `IterativeAttack` for all other arguments.
 
     Raises:
-        ValueError: for an argument that is not as described.
+        ValueError: If an argument is not as described.
 
-    Source: Croce & Hein 2020, "Minimally distorted Adversarial Examples with a Fast Adaptive
-        Boundary Attack"; targeted as in "Reliable evaluation of adversarial robustness".
+    References:
+        - Croce & Hein 2020, "Minimally distorted Adversarial Examples with a Fast Adaptive
+          Boundary Attack"
+        - Croce & Hein 2020, "Reliable evaluation of adversarial robustness" (targeted)
 
     Example:
-        >>> nearest = FAB(0.1, norm="l2").closest(model, images, labels)
+        ```python
+        from hr_keras.attacks import FAB
+
+        nearest = FAB(0.1, n_iter=5, n_targets=2, norm="l2").closest(model, images, labels)
+        ```
     """
 
-    kind = "fab"
+    objective: str = field(init=False, repr=False, default="targeted")
+    _: KW_ONLY
+    n_iter: int = 100
+    alpha_max: float = 0.1
+    eta: float = 1.05
+    beta: float = 0.9
+    # Set by `closest`, which makes all steps.
+    stop_early: bool = field(init=False, repr=False, default=True)  # type: ignore[misc]
 
-    def __init__(
-        self, epsilon, n_iter=100, n_targets=9, alpha_max=0.1, eta=1.05, beta=0.9, **kwargs
-    ):
-        super().__init__(epsilon, objectives.LOGIT_DIFFERENCE, n_iter=n_iter, **kwargs)
+    def __post_init__(self) -> None:
         if self.targeted:
             raise ValueError("`targeted` must be False: FAB chooses its targets. Received: True")
-        self.n_targets = check_count("n_targets", n_targets)
-        if not (0 <= alpha_max <= 1 and eta >= 1 and 0 < beta < 1):
+        if not (0 <= self.alpha_max <= 1 and self.eta >= 1 and 0 < self.beta < 1):
             raise ValueError(
                 "`alpha_max` must be in [0, 1], `eta` at least 1 and `beta` in (0, 1). "
-                f"Received: alpha_max={alpha_max!r}, eta={eta!r}, beta={beta!r}"
+                f"Received: alpha_max={self.alpha_max!r}, eta={self.eta!r}, beta={self.beta!r}"
             )
-        self.alpha_max, self.eta, self.beta = float(alpha_max), float(eta), float(beta)
+        self._normalise(alpha_max=float(self.alpha_max), eta=float(self.eta), beta=float(self.beta))
+        super().__post_init__()
 
-    def closest(self, model, images, labels):
-        """The nearest images that fool the model, whatever ε; unchanged where none was found.
+    def closest(self, model: keras.Model, images: Any, labels: Any) -> Any:
+        """Finds the nearest images that fool the model, whatever ε.
 
-        Args and errors as in a call; costs all steps of all targets for every example.
+        Costs all steps of all targets for every example.
+
+        Args:
+            model: A Keras classifier.
+            images: As in a call.
+            labels: As in a call.
+
+        Returns:
+            Images of the type, shape and dtype of `images`; unchanged if none was found.
         """
         task = Task.of(model, images, labels, self.bounds, self.batch_size).predict()
-        standing = ~self.is_fooled(task.logits, task.labels)
+        correct = ~self.is_fooled(task.logits, task.labels)
         result = task.images.copy()
-        if standing.any():
-            attack = copy.copy(self)
-            attack.stop_early = False
-            result[standing], _ = attack._run(task.select(standing))
-        return like(images, result)
+        if correct.any():
+            attack = dataclasses.replace(self)
+            attack._normalise(stop_early=False)
+            result[correct], _ = attack._attempt_all(task.select(correct))
+        return match_type(result, images)
 
-    def _targets(self, task):
-        return likeliest_others(task, self.n_targets)
-
-    def _start(self, state, epsilon):
-        image = state["image"]
-        point = image + epsilon / 2 * self.ball.random(state["keys"], 0, image)
+    def start(self, state: State) -> State:
+        image = state.image
+        point = image + self.sizes(state) / 2 * self.ball.random(state.keys, 0, image)
         point = ops.clip(point, *self.bounds)
-        return {"point": select(state["restart"] > 0, point, image)}
+        return state._replace(point=select(state.restart > 0, point, image))
 
-    def _step(self, model, state, epsilon):
-        point = self._towards_boundary(model, state)
-        logits, _ = self._glance(model, {**state, "point": point})
-        fools = self.running(state) & self.is_fooled(logits, state["label"])
-        image = state["image"]
+    def step(self, model: Any, state: State) -> State:
+        image, point = state.image, self._approach_boundary(model, state)
+        logits, _ = self.predict(model, state._replace(point=point))
+        fools = self.running(state) & self.is_fooled(logits, state.label)
         distance = ops.cast(self.ball.norm(point - image), "float64")
-        better = fools & (-distance > state["score"])
+        better = fools & (-distance > state.score)
         if self.stop_early:
-            better = better & (distance <= ops.cast(epsilon, "float64"))
-        return {
-            "point": select(fools, image + self.beta * (point - image), point),
-            "best": select(better, point, state["best"]),
-            "score": ops.where(better, -distance, state["score"]),
-            "fooled": (state["fooled"] | better) if self.stop_early else state["fooled"],
-        }
+            size = ops.cast(ops.cast(state.epsilon, image.dtype), "float64")
+            better = better & (distance <= size)
+        return state._replace(
+            point=select(fools, image + self.beta * (point - image), point),
+            best=select(better, point, state.best),
+            score=ops.where(better, -distance, state.score),
+            fooled=(state.fooled | better) if self.stop_early else state.fooled,
+        )
 
-    def _towards_boundary(self, model, state):
-        point, image = state["point"], state["image"]
-        _, gap, gradient = self._look(model, state)
+    def _approach_boundary(self, model: Any, state: State) -> Any:
+        point, image = state.point, state.image
+        _, gap, gradient = self.differentiate(model, state)
         gradient = finite(gradient)
         n = ops.shape(point)[0]
         axes = tuple(range(1, len(point.shape)))
@@ -132,16 +149,17 @@ class FAB(IterativeAttack):
         return ops.clip(mixed, *self.bounds)
 
 
-def step_onto_plane(ball, points, normals, gaps, bounds):
-    """The smallest δ with ⟨w, δ⟩ = −gap and x + δ in the bounds; as far as they allow.
+def step_onto_plane(
+    ball: Ball, points: Any, normals: Any, gaps: Any, bounds: tuple[float, float]
+) -> Any:
+    """Finds the smallest δ with ⟨w, δ⟩ = −gap and x + δ in the bounds, as far as they allow.
 
     |δ_j| = min(λ·s_j, room_j), s_j = 1 for L∞ and |w_j| for L2. What λ reaches,
-    Σ_j |w_j|·|δ_j|, is concave and piecewise linear in λ: Newton's method from λ = 0 rises
-    to the solution and meets it exactly, in about as many steps as sets of pixels hit the
-    bounds.
+    Σ_j |w_j|·|δ_j|, is concave and piecewise linear in λ: Newton's method from λ = 0 increases
+    to the exact solution, in about as many steps as sets of pixels reach the bounds.
 
     Args:
-        ball: `Linf()` or `L2()`, whose norm is to be smallest.
+        ball: `Linf()` or `L2()`, whose norm is minimised.
         points: `(n, ...)`, inside the bounds.
         normals: w, `(n, ...)`; where it is 0, δ is 0.
         gaps: `(n,)`.
@@ -167,16 +185,16 @@ def step_onto_plane(ball, points, normals, gaps, bounds):
     weight, goal = tf.abs(w), tf.abs(gaps)
     speed = weight if ball.name == "l2" else tf.cast(weight > 0, x.dtype)
 
-    def unfinished(missing, slope):
+    def unfinished(missing: Any, slope: Any) -> Any:
         return (missing > 1e-6 * goal) & (slope > 0)
 
-    def newton(multiplier, missing, slope):
-        # None once finished, or its last bits would depend on how long its batch-mates take.
-        going = unfinished(missing, slope)
-        step = tf.where(going, missing / tf.where(going, slope, 1.0), 0.0)
+    def newton(multiplier: Any, missing: Any, slope: Any) -> tuple[Any, Any, Any]:
+        # No step once finished, or the last bits would depend on the other examples.
+        unsolved = unfinished(missing, slope)
+        step = tf.where(unsolved, missing / tf.where(unsolved, slope, 1.0), 0.0)
         return (multiplier + step, *reached(multiplier + step))
 
-    def reached(multiplier):
+    def reached(multiplier: Any) -> tuple[Any, Any]:
         ahead = multiplier * speed
         gain = tf.reduce_sum(weight * tf.minimum(ahead, room), axis=1, keepdims=True)
         slope = tf.reduce_sum(tf.where(ahead < room, weight * speed, 0.0), axis=1, keepdims=True)

@@ -1,42 +1,49 @@
 """Noise: the best of several points drawn at random, the baseline that every attack must beat."""
 
-from hr_keras.attacks._attack import check_count
-from hr_keras.attacks._iterative import IterativeAttack
-from hr_keras.attacks._perturbation import into
+from dataclasses import KW_ONLY, dataclass, field
+from typing import Any
+
+from hr_keras._core.checks import check_count
+from hr_keras.attacks import objectives
+from hr_keras.attacks._iterative import IterativeAttack, State
 
 
+@dataclass(frozen=True)
 class Noise(IterativeAttack):
-    """Points drawn uniformly in the ball, clipped to the pixel bounds; the best of them.
+    """Draws points uniformly in the ball, clipped to the pixel bounds, and takes the best.
 
-    Costs `n_draws` forward passes of the examples still standing, and one of all.
+    Costs `n_draws` forward passes of the examples not yet fooled, and one of all.
 
     Args:
-        epsilon: size of the perturbation, in the units of the images; at least 0.
-        objective: what the draws are compared by; see `IterativeAttack`.
-        n_draws: points for each example.
-        **kwargs: `norm`, `seed`, `through`, `bounds`, `targeted`, `batch_size`,
-            `jit_compile`, `name`: see `IterativeAttack`.
+        epsilon: Size of the perturbation, in the units of the images; at least 0.
+        objective: What the draws are compared by; see `IterativeAttack`, as for all other
+            arguments.
+        n_draws: Points for each example.
 
     Raises:
-        ValueError: for an argument that is not as described.
+        ValueError: If an argument is not as described.
 
     Example:
-        >>> adversarial = Noise(0.1, n_draws=100)(model, images, labels)
+        ```python
+        from hr_keras.attacks import Noise
+
+        adversarial = Noise(0.1, n_draws=20)(model, images, labels)
+        ```
     """
 
-    kind = "noise"
+    objective: objectives.Identifier = "margin"
+    _: KW_ONLY
+    n_draws: int = 100
+    n_iter: int = field(init=False, repr=False, default=1)
 
-    def __init__(self, epsilon, objective="margin", n_draws=100, **kwargs):
-        super().__init__(epsilon, objective, n_iter=check_count("n_draws", n_draws), **kwargs)
+    def __post_init__(self) -> None:
+        n_draws = check_count("n_draws", self.n_draws)
+        self._normalise(n_draws=n_draws, n_iter=n_draws)
+        super().__post_init__()
 
-    def _start(self, state, epsilon):
-        return {"point": self._draw(state, 0 * state["restart"], epsilon)}
+    def start(self, state: State) -> State:
+        return state._replace(point=self.draw_point(state, 0 * state.restart))
 
-    def _step(self, model, state, epsilon):
-        judged = self._judged(state, *self._glance(model, state), self.running(state))
-        return {**judged, "point": self._draw(state, state["steps"] + 1, epsilon)}
-
-    def _draw(self, state, draw, epsilon):
-        image = state["image"]
-        point = image + epsilon * self.ball.random(state["keys"], draw, image)
-        return into(self.ball, point, image, epsilon, self.bounds)
+    def step(self, model: Any, state: State) -> State:
+        state = self.judge(state, *self.predict(model, state))
+        return state._replace(point=self.draw_point(state, state.steps + 1))

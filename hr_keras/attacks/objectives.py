@@ -1,29 +1,29 @@
-"""What an attack maximises: one number for each example, from the logits.
+"""What an attack maximises: one number for each example, computed from the logits.
 
 An objective is maximised through one of two routes:
 
-- `"logits"`: a *surrogate* whose gradient is a positive multiple of the objective's,
-  example by example, and neither vanishes nor rounds where the softmax saturates. An
-  attack that uses the direction only loses nothing by it. Iterates are compared by a
-  *score* that rises with the objective and saturates no more than the surrogate.
-- `"probabilities"`: the published pipeline, automatic differentiation through the
-  float32 softmax clipped to [1e-7, 1 − 1e-7]. Its gradient is exactly zero once the
-  logit gap passes 16.
+- `"logits"`: a *surrogate* whose gradient is a positive multiple of the objective's gradient,
+  example by example, and neither vanishes nor rounds where the softmax saturates (see
+  `closed_forms`). Iterates are compared by a *score* that increases with the objective and
+  saturates no more than the surrogate.
+- `"probabilities"`: the published pipeline, automatic differentiation through the float32
+  softmax clipped to [1e-7, 1 − 1e-7]. Its gradient is exactly zero once the logit gap
+  exceeds 16.
 """
 
-import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import keras
 from keras import ops
 
 from hr_keras._core import information
+from hr_keras._core.checks import check_choice
+from hr_keras.attacks import closed_forms
 
-ROUTES = ("logits", "probabilities")
-
-# Takes the label's class out of a softmax, and leaves no infinity in a gradient.
-_EXCLUDED = -1e30
+Route = Literal["logits", "probabilities"]
+ROUTES: tuple[Route, ...] = ("logits", "probabilities")
 
 # Keeps a quotient finite where several classes have the same logit.
 _TINY = 1e-12
@@ -34,27 +34,27 @@ class Objective:
     """A per-example objective.
 
     Attributes:
-        name: what it is called in logs and tables.
+        name: Name in logs and tables.
         value: `(labels, log_probabilities) -> (n,)`, the objective itself, in nats.
         surrogate: `(labels, logits) -> (n,)`, whose gradient has the direction of the
-            objective's; its value means nothing.
+            objective's gradient. Its value has no meaning.
         increasing: `(labels, logits) -> (n,)`, an increasing function of the objective
             that does not saturate.
     """
 
     name: str
-    value: Callable
-    surrogate: Callable
-    increasing: Callable
+    value: Callable[[Any, Any], Any]
+    surrogate: Callable[[Any, Any], Any]
+    increasing: Callable[[Any, Any], Any]
 
-    def through(self, route, labels, logits):
-        """`(n,)` to differentiate by one of the `ROUTES`; see the module's docstring."""
+    def through(self, route: Route, labels: Any, logits: Any) -> Any:
+        """Computes `(n,)` to differentiate through one of the `ROUTES`."""
         if route == "logits":
             return self.surrogate(labels, logits)
         return self.value(labels, _published_log_probabilities(logits))
 
-    def score(self, route, labels, logits):
-        """`(n,)` to compare the iterates of one example by: greater is a better attack."""
+    def score(self, route: Route, labels: Any, logits: Any) -> Any:
+        """Computes `(n,)` to compare the iterates of one example: greater is a better attack."""
         if route == "logits":
             return self.increasing(labels, logits)
         return self.through(route, labels, logits)
@@ -62,24 +62,24 @@ class Objective:
 
 @dataclass(frozen=True)
 class KerasObjective:
-    """A Keras loss, or a callable `(labels, logits) -> (n,)`, differentiated as it stands.
+    """A Keras loss, or a callable `(labels, logits) -> (n,)`, differentiated automatically.
 
-    A Keras loss made with `from_logits=True`, and any callable, is given logits; any
-    other Keras loss is given probabilities. Keras' own losses get class numbers or
-    distributions as each of them wants, everything else the labels as they are.
+    A Keras loss made with `from_logits=True`, and any callable, receives logits. Any other
+    Keras loss receives probabilities. Keras' own losses receive class numbers or distributions,
+    whichever each of them needs; everything else receives the labels unchanged.
 
     Attributes:
-        name: what it is called in logs and tables.
+        name: Name in logs and tables.
         function: `(labels, outputs) -> (n,)`.
-        takes_probabilities: whether `outputs` are probabilities.
+        takes_probabilities: Whether `outputs` are probabilities.
     """
 
     name: str
-    function: Callable
+    function: Callable[[Any, Any], Any]
     takes_probabilities: bool
 
-    def through(self, route, labels, logits):
-        """`(n,)` to differentiate by one of the `ROUTES`; see the module's docstring."""
+    def through(self, route: Route, labels: Any, logits: Any) -> Any:
+        """Computes `(n,)` to differentiate through one of the `ROUTES`."""
         outputs = logits
         if route == "probabilities":
             outputs = _published_log_probabilities(logits)
@@ -95,8 +95,8 @@ class KerasObjective:
             )
         return values
 
-    def score(self, route, labels, logits):
-        """`(n,)` to compare the iterates of one example by: greater is a better attack."""
+    def score(self, route: Route, labels: Any, logits: Any) -> Any:
+        """Computes `(n,)` to compare the iterates of one example: greater is a better attack."""
         return self.through(route, labels, logits)
 
 
@@ -105,26 +105,31 @@ class TargetedObjective:
     """An objective that leads from the label to one other class.
 
     Attributes:
-        name: what it is called in logs and tables.
+        name: Name in logs and tables.
         function: `(labels, targets, logits) -> (n,)`.
     """
 
     name: str
-    function: Callable
+    function: Callable[[Any, Any, Any], Any]
 
-    def through(self, route, labels, targets, logits):
-        """`(n,)` to differentiate by one of the `ROUTES`; see the module's docstring."""
+    def through(self, route: Route, labels: Any, targets: Any, logits: Any) -> Any:
+        """Computes `(n,)` to differentiate through one of the `ROUTES`."""
         if route == "probabilities":
             logits = _published_log_probabilities(logits)
         return self.function(labels, targets, logits)
 
-    def score(self, route, labels, targets, logits):
-        """`(n,)` to compare the iterates of one example by: greater is a better attack."""
+    def score(self, route: Route, labels: Any, targets: Any, logits: Any) -> Any:
+        """Computes `(n,)` to compare the iterates of one example: greater is a better attack."""
         return self.through(route, labels, targets, logits)
 
 
-def get(identifier):
-    """An objective from its name, a Keras loss, a callable, or an objective.
+AnyObjective = Objective | KerasObjective
+# What users may pass: a name, a Keras loss, a callable, or an objective.
+Identifier = str | keras.losses.Loss | Callable[[Any, Any], Any] | AnyObjective
+
+
+def get(identifier: Any) -> AnyObjective:
+    """Returns an objective from its name, a Keras loss, a callable, or an objective.
 
     Args:
         identifier: `"ce"` (cross-entropy), `"hr"` (conditional entropy + cross-entropy;
@@ -133,19 +138,12 @@ def get(identifier):
             `(labels, logits) -> (n,)`.
 
     Raises:
-        ValueError: for anything else.
+        ValueError: For anything else.
     """
-    if isinstance(identifier, (Objective, KerasObjective, TargetedObjective)):
+    if isinstance(identifier, (Objective, KerasObjective)):
         return identifier
     if isinstance(identifier, str):
-        if identifier in _BY_NAME:
-            return _BY_NAME[identifier]
-        nearest = difflib.get_close_matches(identifier, _BY_NAME, n=1, cutoff=0.3)
-        hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
-        raise ValueError(
-            f"`objective` must be one of {tuple(_BY_NAME)}, a Keras loss or a callable "
-            f"(labels, logits) -> (n,).{hint} Received: {identifier!r}"
-        )
+        return _BY_NAME[check_choice("objective", identifier, _BY_NAME)]
     if isinstance(identifier, keras.losses.Loss):
         from_logits = identifier.get_config().get("from_logits", False)
         return KerasObjective(identifier.name, _with_labels_for(identifier), not from_logits)
@@ -163,14 +161,35 @@ def get(identifier):
     )
 
 
-def _with_labels_for(loss):
-    """`loss.call`, with labels of the kind that one of Keras' own losses wants."""
+def check_objective(identifier: Any, targeted: bool) -> Any:
+    """Returns what the field `objective` of an attack holds, see `get`: the name of ours.
+
+    Raises:
+        ValueError: If it is no objective, or one that makes no sense with `targeted`.
+    """
+    objective = get(identifier)
+    if targeted and objective.name == "dlr":
+        raise ValueError(
+            "`targeted` must be False with objective='dlr', whose gradient is 0 towards the "
+            "class of the third highest logit: use 'margin'. Received: targeted=True"
+        )
+    return objective.name if objective in _BY_NAME.values() else identifier
+
+
+def check_route(through: Any) -> Route:
+    """Returns the route, or raises a ValueError unless it is one of `ROUTES`."""
+    check_choice("through", through, ROUTES)
+    return through
+
+
+def _with_labels_for(loss: keras.losses.Loss) -> Callable[[Any, Any], Any]:
+    """Returns `loss.call`, with labels of the kind that one of Keras' own losses needs."""
     if not type(loss).__module__.startswith("keras."):
         return loss.call
     if isinstance(loss, keras.losses.SparseCategoricalCrossentropy):
         return lambda labels, outputs: loss.call(hard_labels(labels), outputs)
 
-    def call(labels, outputs):
+    def call(labels: Any, outputs: Any) -> Any:
         if len(labels.shape) == 1:
             labels = ops.one_hot(labels, outputs.shape[-1], dtype=outputs.dtype)
         return loss.call(labels, outputs)
@@ -178,26 +197,26 @@ def _with_labels_for(loss):
     return call
 
 
-def hard_labels(labels):
-    """Class numbers `(n,)`: the labels themselves, or the most probable class of each row."""
+def hard_labels(labels: Any) -> Any:
+    """Returns class numbers `(n,)`: the labels, or the most probable class of each row."""
     if len(labels.shape) == 1:
         return ops.cast(labels, "int32")
     return ops.cast(ops.argmax(labels, axis=-1), "int32")
 
 
-def margin(labels, logits):
-    """max_{k≠y} z_k − z_y `(n,)`: positive where the example is not classified as y."""
-    own, others = _own_and_others(hard_labels(labels), logits)
+def margin(labels: Any, logits: Any) -> Any:
+    """Computes max_{k≠y} z_k − z_y `(n,)`: positive where the example is not classified as y."""
+    own, others = closed_forms.label_and_other_logits(hard_labels(labels), logits)
     return ops.max(others, axis=-1) - own
 
 
-def dlr(labels, logits):
-    """Difference of logits ratio: the margin over the gap from the 1st to the 3rd class.
+def dlr(labels: Any, logits: Any) -> Any:
+    """Computes the difference of logits ratio: the margin over the gap of 1st and 3rd class.
 
     DLR = (max_{k≠y} z_k − z_y) / (z_π1 − z_π3), π the classes by falling logit
 
-    Changes neither with the scale nor with a shift of the logits. With fewer than 3 classes
-    there is no such gap: the margin.
+    It changes neither with the scale nor with a shift of the logits. With fewer than 3 classes
+    there is no such gap: the result is the margin.
 
     Args:
         labels: `(n,)` or `(n, classes)`, of which the most probable class counts.
@@ -206,8 +225,9 @@ def dlr(labels, logits):
     Returns:
         `(n,)`, at most 1.
 
-    Source: Croce & Hein 2020, "Reliable evaluation of adversarial robustness with an
-        ensemble of diverse parameter-free attacks", eq. (6).
+    References:
+        - Croce & Hein 2020, "Reliable evaluation of adversarial robustness with an ensemble of
+          diverse parameter-free attacks", eq. (6)
     """
     if logits.shape[-1] < 3:
         return margin(labels, logits)
@@ -215,20 +235,21 @@ def dlr(labels, logits):
     return margin(labels, logits) / (highest[:, 0] - highest[:, 2] + _TINY)
 
 
-def targeted_dlr(labels, targets, logits):
-    """The DLR towards one class: `(z_t − z_y) / (z_π1 − (z_π3 + z_π4)/2)`.
+def targeted_dlr(labels: Any, targets: Any, logits: Any) -> Any:
+    """Computes the DLR towards one class: `(z_t − z_y) / (z_π1 − (z_π3 + z_π4)/2)`.
 
-    With fewer than 4 classes there is no such gap: z_t − z_y.
+    With fewer than 4 classes there is no such gap: the result is z_t − z_y.
 
     Args:
         labels: `(n,)` or `(n, classes)`, of which the most probable class counts.
-        targets: `(n,)`, the classes to be reached.
+        targets: `(n,)`, the classes to reach.
         logits: `(n, classes)`.
 
     Returns:
         `(n,)`.
 
-    Source: Croce & Hein 2020, eq. (7).
+    References:
+        - Croce & Hein 2020, eq. (7); see `dlr`
     """
     difference = logit_difference(labels, targets, logits)
     if logits.shape[-1] < 4:
@@ -237,80 +258,46 @@ def targeted_dlr(labels, targets, logits):
     return difference / (highest[:, 0] - (highest[:, 2] + highest[:, 3]) / 2 + _TINY)
 
 
-def logit_difference(labels, targets, logits):
-    """z_t − z_y `(n,)`: positive where the class `targets` is more probable than the label."""
-    own, _ = _own_and_others(hard_labels(labels), logits)
-    target, _ = _own_and_others(targets, logits)
+def logit_difference(labels: Any, targets: Any, logits: Any) -> Any:
+    """Computes z_t − z_y `(n,)`: positive where the target is more probable than the label."""
+    own, _ = closed_forms.label_and_other_logits(hard_labels(labels), logits)
+    target, _ = closed_forms.label_and_other_logits(targets, logits)
     return target - own
 
 
-def _published_log_probabilities(logits):
+def _published_log_probabilities(logits: Any) -> Any:
     return information.log_probabilities(ops.softmax(logits))
 
 
-def _log_odds_against(labels, logits):
-    """ℓ = logsumexp_{k≠y} z_k − z_y `(n,)`, and the logits of the other classes `(n, classes)`."""
-    own, others = _own_and_others(labels, logits)
-    return ops.logsumexp(others, axis=-1) - own, others
-
-
-def _own_and_others(labels, logits):
-    label = ops.one_hot(labels, logits.shape[-1], dtype="bool")
-    own = ops.sum(ops.where(label, logits, 0.0), axis=-1)
-    return own, ops.where(label, _EXCLUDED, logits)
-
-
-def _ce_surrogate(labels, logits):
-    """∇CE = u·∇ℓ with u = 1 − q(y) > 0: ℓ has the direction of CE."""
-    hard = hard_labels(labels)
-    log_odds, _ = _log_odds_against(hard, logits)
-    return _where_soft(labels, information.cross_entropy, logits, log_odds)
-
-
-def _hr_surrogate(labels, logits):
-    """∇(CE + H) = u·([1 + (1 − u)(H(s) − ℓ)]∇ℓ + ∇H(s)), s the softmax over k ≠ y."""
-    hard = hard_labels(labels)
-    log_odds, others = _log_odds_against(hard, logits)
-    entropy = information.conditional_entropy(ops.log_softmax(others, axis=-1))
-    # The factor, at least 0.7, goes under H(s): beside ℓ it would be as large as the logit
-    # gap, and overflow on the way back through a float16 model.
-    factor = ops.stop_gradient(1.0 + ops.sigmoid(-log_odds) * (entropy - log_odds))
-    surrogate = log_odds + entropy / factor
-    return _where_soft(labels, _hr_value, logits, surrogate)
-
-
-def _log_hr(labels, logits):
-    """log(CE + H), from ℓ: a sum of positive terms, so that nothing rounds as both go to 0.
-
-    With CE = softplus(ℓ), −log u = softplus(−ℓ) and H = h_b(u) + u·H(s):
-    CE + H = CE·[2 − u + (u/CE)·(softplus(−ℓ) + H(s))].
-    """
-    log_odds, others = _log_odds_against(hard_labels(labels), logits)
-    entropy = information.conditional_entropy(ops.log_softmax(others, axis=-1))
-    minus_log_u = ops.softplus(-log_odds)
-    # log softplus(ℓ) → ℓ, where softplus itself underflows
-    log_ce = ops.where(log_odds < -15.0, log_odds, ops.log(ops.softplus(log_odds) + 1e-30))
-    share = ops.exp(-minus_log_u - log_ce)
-    factor = 2.0 - ops.exp(-minus_log_u) + share * (minus_log_u + entropy)
-    return _where_soft(labels, _hr_value, logits, log_ce + ops.log(factor))
-
-
-def _where_soft(labels, value, logits, surrogate):
-    """A closed form where the label is one class, the objective itself where it is soft."""
-    if len(labels.shape) == 1:
-        return surrogate
-    labels = ops.cast(labels, logits.dtype)
-    soft = value(labels, ops.log_softmax(logits, axis=-1))
-    return ops.where(ops.max(labels, axis=-1) >= 1.0, surrogate, soft)
-
-
-def _hr_value(labels, log_probabilities):
+def _hr_value(labels: Any, log_probabilities: Any) -> Any:
     return information.hr_per_example(labels, log_probabilities, alpha=1.6)
 
 
+def _for_soft_labels_too(
+    closed_form: Callable[[Any, Any], Any], value: Callable[[Any, Any], Any]
+) -> Callable[[Any, Any], Any]:
+    """Extends a closed form, which is for one class, by the objective for soft labels."""
+
+    def extended(labels: Any, logits: Any) -> Any:
+        exact = closed_form(hard_labels(labels), logits)
+        if len(labels.shape) == 1:
+            return exact
+        labels = ops.cast(labels, logits.dtype)
+        soft = value(labels, ops.log_softmax(logits, axis=-1))
+        return ops.where(ops.max(labels, axis=-1) >= 1.0, exact, soft)
+
+    return extended
+
+
+_CE = _for_soft_labels_too(closed_forms.ce_surrogate, information.cross_entropy)
 _BY_NAME = {
-    "ce": Objective("ce", information.cross_entropy, _ce_surrogate, _ce_surrogate),
-    "hr": Objective("hr", _hr_value, _hr_surrogate, _log_hr),
+    "ce": Objective("ce", information.cross_entropy, _CE, _CE),
+    "hr": Objective(
+        "hr",
+        _hr_value,
+        _for_soft_labels_too(closed_forms.hr_surrogate, _hr_value),
+        _for_soft_labels_too(closed_forms.log_hr, _hr_value),
+    ),
     "margin": Objective("margin", margin, margin, margin),
     "dlr": Objective("dlr", dlr, dlr, dlr),
 }

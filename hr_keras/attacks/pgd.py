@@ -1,101 +1,101 @@
 """PGD, projected gradient descent, and MI-FGSM, its form with momentum."""
 
-import collections
 import numbers
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from keras import ops
 
-from hr_keras.attacks._iterative import IterativeAttack
-from hr_keras.attacks._perturbation import finite, into, per_example
-from hr_keras.attacks._slots import Slots
+from hr_keras.attacks._attack import Task
+from hr_keras.attacks._iterative import IterativeAttack, State
+from hr_keras.attacks._perturbation import finite, per_example
 
 
+@dataclass(frozen=True)
 class PGD(IterativeAttack):
-    """Projected gradient descent: steps of steepest ascent, each brought back into the ball.
+    """Projected gradient descent: steps of steepest ascent, each projected onto the ball.
 
     x ← Π(x + a·ε·d),  d = sign(∇L) for L∞, ∇L/‖∇L‖₂ for L2
 
     from a point drawn uniformly in the ball, Π the projection onto the ball of size ε around
-    the image and onto the pixel bounds. The gradient is the closed form's, which neither
-    vanishes nor rounds however saturated the softmax is.
+    the image and onto the pixel bounds. The gradient of CE and HR is taken in closed form: it
+    neither vanishes nor rounds however saturated the softmax is.
 
-    Costs `n_iter` forward + backward passes a restart, of the examples still standing, and
-    one forward pass of all; one more a restart, of the points after the last step.
+    Costs `n_iter` forward + backward passes a restart and one forward pass of the last points,
+    for the examples not yet fooled, and one forward pass of all.
 
     Args:
-        epsilon: size of the perturbation, in the units of the images; at least 0.
+        epsilon: Size of the perturbation, in the units of the images; at least 0.
         objective: `"ce"`, `"hr"`, `"margin"`, `"dlr"`, a Keras loss, or a callable
             `(labels, logits) -> (n,)`.
-        n_iter: steps in one attempt.
-        step_size: a, the size of a step as a share of ε; by default 2.5 / n_iter.
-        random_start: whether to start from a random point of the ball, or from the image.
-        stop_early: whether an example ends with the first image that fools the model.
-            Without it all steps are made and the image of the highest objective is
-            returned, fooling or not: what `Transfer` wants of the models it attacks.
-        **kwargs: `norm`, `n_restarts`, `seed`, `through`, `bounds`, `targeted`,
-            `batch_size`, `jit_compile`, `name`: see `IterativeAttack`.
+        n_iter: Steps in one attempt.
+        step_size: a, the size of a step as a share of ε; `None` means 2.5 / n_iter.
+        random_start: Whether to start from a random point of the ball, or from the image.
+        stop_early: Whether an example ends with the first image that fools the model. If
+            not, all steps are made and the image of the highest objective is returned,
+            fooling or not, which transfers better to other models.
+        n_restarts: See `IterativeAttack`, as for all other arguments.
 
     Raises:
-        ValueError: for an argument that is not as described.
+        ValueError: If an argument is not as described.
 
-    Source: Madry et al. 2018, "Towards Deep Learning Models Resistant to Adversarial
-        Attacks".
+    References:
+        - Madry et al. 2018, "Towards Deep Learning Models Resistant to Adversarial Attacks"
 
     Example:
-        >>> adversarial = PGD(0.1, "margin", n_iter=20, n_restarts=5)(model, images, labels)
+        ```python
+        from hr_keras.attacks import PGD
+
+        adversarial = PGD(0.1, "margin", n_iter=5, n_restarts=2)(model, images, labels)
+        ```
     """
 
-    kind = "pgd"
-    concludes = True
+    _: KW_ONLY
+    step_size: float | None = None
+    random_start: bool = True
+    stop_early: bool = True  # type: ignore[misc]
 
-    def __init__(
-        self,
-        epsilon,
-        objective="ce",
-        n_iter=20,
-        step_size=None,
-        random_start=True,
-        stop_early=True,
-        **kwargs,
-    ):
-        super().__init__(epsilon, objective, n_iter=n_iter, **kwargs)
-        self.step_size = _check_positive(
-            "step_size", 2.5 / self.n_iter if step_size is None else step_size
+    evaluates_last_point: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        step_size = self.step_size
+        if step_size is not None:
+            step_size = _check_number("step_size", step_size)
+        self._normalise(
+            step_size=step_size,
+            random_start=bool(self.random_start),
+            stop_early=bool(self.stop_early),
         )
-        self.random_start = bool(random_start)
-        self.stop_early = bool(stop_early)
+        super().__post_init__()
 
-    def _start(self, state, epsilon):
-        image = state["image"]
-        if not self.random_start:
-            return {"point": image}
-        start = image + epsilon * self.ball.random(state["keys"], 0, image)
-        return {"point": into(self.ball, start, image, epsilon, self.bounds)}
+    def default_step_size(self) -> float:
+        """Returns the step size that `step_size=None` means."""
+        return 2.5 / self.n_iter
 
-    def _step(self, model, state, epsilon):
-        logits, score, gradient = self._look(model, state)
-        judged = self._judged(state, logits, score, self.running(state))
-        direction, changes = self._direction(state, gradient)
-        point = state["point"] + self.step_size * epsilon * direction
-        return {
-            **judged,
-            **changes,
-            "point": into(self.ball, point, state["image"], epsilon, self.bounds),
-        }
+    def start(self, state: State) -> State:
+        return state._replace(point=self.draw_point(state, 0)) if self.random_start else state
 
-    def _direction(self, state, gradient):
-        """The direction of the step, of size 1, and what else changes, a dict."""
-        return self.ball.direction(gradient), {}
+    def step(self, model: Any, state: State) -> State:
+        logits, score, gradient = self.differentiate(model, state)
+        state = self.judge(state, logits, score)
+        direction, memory = self.find_direction(state, gradient)
+        share = self.default_step_size() if self.step_size is None else self.step_size
+        point = state.point + share * self.sizes(state) * direction
+        return state._replace(point=self.project(point, state), memory=memory)
 
-    def trace(self, task):
-        """All points of the first attempt, seen one by one: what `diagnostics` judges it by.
+    def find_direction(self, state: State, gradient: Any) -> tuple[Any, Any]:
+        """Returns the direction of the step, of size 1, and the new `memory`."""
+        return self.ball.direction(gradient), state.memory
+
+    def trace(self, task: Task) -> tuple[np.ndarray, np.ndarray]:
+        """Evaluates all points of the first attempt, which `diagnostics` judges the attack by.
 
         Costs n_iter forward + backward passes and a forward pass of every example, fooled
         or not.
 
         Args:
-            task: a `Task`.
+            task: A `Task`.
 
         Returns:
             Score, float64, and whether the model is fooled, bool, both `(n, n_iter + 1)`.
@@ -103,32 +103,31 @@ class PGD(IterativeAttack):
         parts = []
         for first in range(0, len(task.images), task.batch_size):
             part = task.select(slice(first, first + task.batch_size))
-            slots = Slots(self, part, self._targets(part))
-            slots.fill(collections.deque((row, 0) for row in range(len(part.images))))
-            parts.append([seen.numpy() for seen in slots.call("trace", slots.state, slots.epsilon)])
-        return tuple(np.concatenate(seen) for seen in zip(*parts, strict=True))
+            state = self.start_state(part, self.find_targets(part), 0)
+            parts.append([seen.numpy() for seen in self.run_part("trace", task.model, state)])
+        scores, fooled = (np.concatenate(seen) for seen in zip(*parts, strict=True))
+        return scores, fooled
 
-    def _build_trace(self, model):
+    def _build_trace(self, model_ref: Any) -> Any:
         import tensorflow as tf
 
-        def trace(state, epsilon):
-            epsilon = tf.cast(epsilon, state["image"].dtype)
-            # Forgotten before each step, so that score and success are those of its point.
-            unseen = {key: state[key] for key in ("score", "fooled")}
+        def trace(state: State) -> tuple[Any, Any]:
+            # Reset before each step, so that score and success are those of its point.
+            unseen = {"score": state.score, "fooled": state.fooled}
             scores = tf.TensorArray(tf.float64, self.n_iter + 1)
             fooled = tf.TensorArray(tf.bool, self.n_iter + 1)
 
-            def step(k, state, scores, fooled):
-                state = {**state, **self._step(model(), {**state, **unseen}, epsilon)}
-                scores = scores.write(k, state["score"])
-                return k + 1, state, scores, fooled.write(k, state["fooled"])
+            def step(k: Any, state: State, scores: Any, fooled: Any) -> tuple[Any, ...]:
+                state = self.step(model_ref(), state._replace(**unseen))
+                scores = scores.write(k, state.score)
+                return k + 1, state, scores, fooled.write(k, state.fooled)
 
             _, state, scores, fooled = tf.while_loop(
                 lambda k, *_: k < self.n_iter, step, (tf.constant(0), state, scores, fooled)
             )
-            logits, score = self._glance(model(), state)
+            logits, score = self.predict(model_ref(), state)
             scores = scores.write(self.n_iter, score)
-            fooled = fooled.write(self.n_iter, self.is_fooled(logits, state["label"]))
+            fooled = fooled.write(self.n_iter, self.is_fooled(logits, state.label))
             return tf.transpose(scores.stack()), tf.cast(
                 tf.transpose(tf.cast(fooled.stack(), tf.int32)), tf.bool
             )
@@ -136,68 +135,76 @@ class PGD(IterativeAttack):
         return trace
 
 
+class _Velocity(NamedTuple):
+    velocity: Any
+
+
+@dataclass(frozen=True)
 class MomentumPGD(PGD):
     """MI-FGSM, the momentum iterative fast gradient sign method.
 
     g ← μ·g + ∇L/‖∇L‖₁,  x ← Π(x + a·ε·sign(g))   (g/‖g‖₂ for L2)
 
-    from the image itself, with a = 1 / n_iter, so that the steps together just reach the
-    border of the ball. Its examples carry over to other models better than PGD's.
+    from the image, with a = 1 / n_iter, so that the steps together just reach the border of
+    the ball. Its examples transfer better to other models than those of `PGD`.
 
-    Costs `n_iter` forward + backward passes a restart, of the examples still standing, and
-    one forward pass of all; one more a restart. Restarts are of use with `random_start=True` only.
+    Costs as much as `PGD`. Restarts are useful with `random_start=True` only.
 
     Args:
-        epsilon, objective, n_iter, stop_early: as for `PGD`.
-        step_size: a, the size of a step as a share of ε; by default 1 / n_iter.
+        epsilon: Size of the perturbation, in the units of the images; at least 0.
+        objective: As for `PGD`.
+        n_iter: Steps in one attempt.
+        step_size: a, the size of a step as a share of ε; `None` means 1 / n_iter.
         decay: μ, at least 0.
-        random_start: whether to start from a random point of the ball; by default from the
-            image.
-        **kwargs: as for `PGD`.
+        random_start: Whether to start from a random point of the ball, or from the image.
+        stop_early: As for `PGD`, as all other arguments.
 
     Raises:
-        ValueError: for an argument that is not as described.
+        ValueError: If an argument is not as described.
 
-    Source: Dong et al. 2018, "Boosting Adversarial Attacks with Momentum".
+    References:
+        - Dong et al. 2018, "Boosting Adversarial Attacks with Momentum"
 
     Example:
-        >>> adversarial = MomentumPGD(0.1, n_iter=10)(model, images, labels)
+        ```python
+        from hr_keras.attacks import MomentumPGD
+
+        adversarial = MomentumPGD(0.1, n_iter=10)(model, images, labels)
+        ```
     """
 
-    kind = "mifgsm"
+    _: KW_ONLY
+    n_iter: int = 10
+    random_start: bool = False
+    decay: float = 1.0
 
-    def __init__(
-        self,
-        epsilon,
-        objective="ce",
-        n_iter=10,
-        step_size=None,
-        decay=1.0,
-        random_start=False,
-        **kwargs,
-    ):
-        super().__init__(epsilon, objective, n_iter, step_size, random_start, **kwargs)
-        if step_size is None:
-            self.step_size = 1.0 / self.n_iter
-        self.decay = _check_positive("decay", decay, or_zero=True)
+    def __post_init__(self) -> None:
+        self._normalise(decay=_check_number("decay", self.decay, or_zero=True))
+        super().__post_init__()
 
-    def _start(self, state, epsilon):
-        return {**super()._start(state, epsilon), "velocity": ops.zeros_like(state["image"])}
+    def default_name(self) -> str:
+        return super().default_name().replace("momentumpgd", "mifgsm", 1)
 
-    def _direction(self, state, gradient):
+    def default_step_size(self) -> float:
+        return 1.0 / self.n_iter
+
+    def start(self, state: State) -> State:
+        return super().start(state)._replace(memory=_Velocity(ops.zeros_like(state.image)))
+
+    def find_direction(self, state: State, gradient: Any) -> tuple[Any, Any]:
         gradient = finite(gradient)
         axes = tuple(range(1, len(gradient.shape)))
         # By the largest first: a sum over pixels overflows in half precision.
         largest = ops.max(ops.abs(gradient), axis=axes)
         gradient = gradient / per_example(ops.where(largest > 0, largest, 1.0), gradient)
         size = ops.mean(ops.abs(gradient), axis=axes)
-        velocity = self.decay * state["velocity"] + gradient / per_example(
+        velocity = self.decay * state.memory.velocity + gradient / per_example(
             ops.where(size > 0, size, 1.0), gradient
         )
-        return self.ball.direction(velocity), {"velocity": velocity}
+        return self.ball.direction(velocity), _Velocity(velocity)
 
 
-def _check_positive(argument, value, or_zero=False):
+def _check_number(argument: str, value: Any, or_zero: bool = False) -> float:
     if not (isinstance(value, numbers.Real) and (value > 0 or (or_zero and value == 0))):
         least = "at least 0" if or_zero else "greater than 0"
         raise ValueError(f"`{argument}` must be {least}. Received: {value!r}")

@@ -1,92 +1,105 @@
-"""Square: random search over square windows, by scores alone."""
+"""Square: random search over square windows, which needs no gradient."""
 
 import math
+from dataclasses import KW_ONLY, dataclass, field
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
-from hr_keras.attacks import _random_numbers
-from hr_keras.attacks._attack import check_count
-from hr_keras.attacks._iterative import IterativeAttack
-from hr_keras.attacks._perturbation import into, per_example
+from hr_keras._core.checks import check_count
+from hr_keras.attacks import _perturbation, objectives
+from hr_keras.attacks._iterative import IterativeAttack, State
+from hr_keras.attacks._perturbation import per_example
 
 # Windows halve in area after these queries, of 10,000.
 _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 
 
+@dataclass(frozen=True)
 class Square(IterativeAttack):
-    """Random search: a square window of random place and sign, kept where it is an improvement.
+    """Random search: a square window of random place and sign, kept if it is an improvement.
 
-    L∞: from vertical stripes of ±ε on; a window is set to ±ε in each channel. L2: from a grid
-    of small hills and dales on; the mass of one window, and what is left of ε, is moved to
-    another. Needs no gradient, so that no masked gradient can stop it.
+    L∞: starts from vertical stripes of ±ε; a window is set to ±ε in each channel. L2: starts
+    from a grid of small hills and dales; the mass of one window, and what is left of ε, is
+    moved to another. It needs no gradient, so that masked gradients cannot stop it.
 
-    The share p of the pixels in a window starts at `p_init` and is halved after 10, 50, 200,
-    500, 1000, 2000, 4000, 6000 and 8000 of 10,000 queries, rescaled to `n_queries` or not.
-
-    Costs `n_queries` forward passes a restart, of the examples still standing, and one of all.
-
-    Args:
-        epsilon: size of the perturbation, in the units of the images; at least 0.
-        objective: the score: `"margin"`, as published, or any of `IterativeAttack`.
-        n_queries: images that the model is shown for each example.
-        p_init: share of the pixels in the first window, in (0, 1].
-        rescale_schedule: whether p has the same course over `n_queries` as over 10,000, or
-            is halved after as many queries as there.
-        **kwargs: `norm`, `n_restarts`, `seed`, `through`, `bounds`, `targeted`, `batch_size`,
-            `jit_compile`, `name`: see `IterativeAttack`.
+    The share p of the pixels in a window is `p_init` at first and is halved after 10, 50, 200,
+    500, 1000, 2000, 4000, 6000 and 8000 of 10,000 queries.
 
     Images are `(n, height, width, channels)`, or `(n, height, width)`; vectors `(n, d)` count
     as d × 1 pixels, frames `(n, …, height, width, channels)` as one below the other.
 
-    Raises:
-        ValueError: for an argument that is not as described.
+    Costs `n_queries` forward passes a restart, of the examples not yet fooled, and one of all.
 
-    Source: Andriushchenko et al. 2020, "Square Attack: a query-efficient black-box
-        adversarial attack via random search".
+    Args:
+        epsilon: Size of the perturbation, in the units of the images; at least 0.
+        objective: The score: `"margin"`, as published, or any of `IterativeAttack`.
+        n_queries: Images that the model is given for each example.
+        p_init: Share of the pixels in the first window, in (0, 1].
+        rescale_schedule: Whether p has the same course over `n_queries` as over 10,000, or
+            is halved after the same numbers of queries.
+        n_restarts: See `IterativeAttack`, as for all other arguments.
+
+    Raises:
+        ValueError: If an argument is not as described.
+
+    References:
+        - Andriushchenko et al. 2020, "Square Attack: a query-efficient black-box adversarial
+          attack via random search"
 
     Example:
-        >>> adversarial = Square(0.1, n_queries=5000)(model, images, labels)
+        ```python
+        from hr_keras.attacks import Square
+
+        adversarial = Square(0.1, n_queries=20)(model, images, labels)
+        ```
     """
 
-    kind = "square"
+    objective: objectives.Identifier = "margin"
+    _: KW_ONLY
+    n_queries: int = 5000
+    p_init: float = 0.8
+    rescale_schedule: bool = True
+    n_iter: int = field(init=False, repr=False, default=1)
 
-    def __init__(
-        self,
-        epsilon,
-        objective="margin",
-        n_queries=5000,
-        p_init=0.8,
-        rescale_schedule=True,
-        **kwargs,
-    ):
-        super().__init__(epsilon, objective, n_iter=check_count("n_queries", n_queries), **kwargs)
-        if not 0 < p_init <= 1:
-            raise ValueError(f"`p_init` must be in (0, 1]. Received: {p_init!r}")
-        self.p_init = float(p_init)
-        self.rescale_schedule = bool(rescale_schedule)
-        self._l2 = self.ball.name == "l2"
+    def __post_init__(self) -> None:
+        n_queries = check_count("n_queries", self.n_queries)
+        if not 0 < self.p_init <= 1:
+            raise ValueError(f"`p_init` must be in (0, 1]. Received: {self.p_init!r}")
+        self._normalise(
+            n_queries=n_queries,
+            n_iter=n_queries,
+            p_init=float(self.p_init),
+            rescale_schedule=bool(self.rescale_schedule),
+        )
+        super().__post_init__()
 
-    def _start(self, state, epsilon):
-        pictures = _pictures(state["image"])
-        changed = self._grid if self._l2 else self._stripes
-        return {"point": _shaped(changed(pictures, state, epsilon), state["image"])}
+    @property
+    def _l2(self) -> bool:
+        return self.norm == "l2"
 
-    def _step(self, model, state, epsilon):
-        judged = self._judged(state, *self._glance(model, state), self.running(state))
-        pictures, best = _pictures(state["image"]), _pictures(judged["best"])
-        side = self._side(state["steps"], pictures)
+    def start(self, state: State) -> State:
+        pictures = _pictures(state.image)
+        start = self._grid if self._l2 else self._stripes
+        point = start(pictures, state, per_example(state.epsilon, pictures))
+        return state._replace(point=_shaped(point, state.image))
+
+    def step(self, model: Any, state: State) -> State:
+        state = self.judge(state, *self.predict(model, state))
+        pictures, best = _pictures(state.image), _pictures(state.best)
+        side = self._side(state.steps, pictures)
         propose = self._move_mass if self._l2 else self._set_window
-        point = propose(pictures, best, side, state, epsilon)
-        return {**judged, "point": _shaped(point, state["image"])}
+        point = propose(pictures, best, side, state, per_example(state.epsilon, pictures))
+        return state._replace(point=_shaped(point, state.image))
 
-    def _side(self, steps, pictures):
-        """Side of each example's window `(n,)`, int32."""
+    def _side(self, steps: Any, pictures: Any) -> Any:
+        """Finds the side of each example's window `(n,)`, int32."""
         return ops.take(self._sides(*pictures.shape[1:3]), steps)
 
-    def _sides(self, height, width):
-        """Side of the window after each number of queries, 0 … n_queries."""
+    def _sides(self, height: int, width: int) -> list[int]:
+        """Lists the side of the window after each number of queries, 0 … n_queries."""
         found = []
         scheduled = self.n_iter if self.rescale_schedule else 10_000
         for query in range(self.n_iter + 1):
@@ -97,54 +110,54 @@ class Square(IterativeAttack):
             found.append(min(max(side, 1), height, width))
         return found
 
-    def _stripes(self, pictures, state, epsilon):
+    def _stripes(self, pictures: Any, state: State, epsilon: Any) -> Any:
         _, _, width, channels = pictures.shape
-        sign = _signs(_random_numbers.uniform(state["keys"], -1, (1, width, channels)))
+        sign = _signs(_perturbation.uniform(state.keys, -1, (1, width, channels)))
         return ops.clip(pictures + epsilon * ops.cast(sign, pictures.dtype), *self.bounds)
 
-    def _set_window(self, pictures, best, side, state, epsilon):
+    def _set_window(self, pictures: Any, best: Any, side: Any, state: State, epsilon: Any) -> Any:
         channels = pictures.shape[-1]
-        numbers = _random_numbers.uniform(state["keys"], state["steps"], (2 + channels,))
+        numbers = _perturbation.uniform(state.keys, state.steps, (2 + channels,))
         inside, _ = _window(numbers[:, :2], side, pictures)
         sign = ops.cast(_signs(numbers[:, None, None, 2:]), pictures.dtype)
         return ops.where(inside, ops.clip(pictures + epsilon * sign, *self.bounds), best)
 
-    def _grid(self, pictures, state, epsilon):
+    def _grid(self, pictures: Any, state: State, epsilon: Any) -> Any:
         _, height, width, channels = pictures.shape
         hills, tiles, count = _tiled(height, width)
-        numbers = _random_numbers.uniform(state["keys"], -1, (count, 1 + channels))
+        numbers = _perturbation.uniform(state.keys, -1, (count, 1 + channels))
         turned = ops.take(numbers[:, :, 0], tiles, axis=1) > 0.5
         hills = ops.where(turned, hills[1], hills[0])[..., None]
         mass = hills * _signs(ops.take(numbers[:, :, 1:], tiles, axis=1))
         return self._normalised(pictures, ops.cast(mass, pictures.dtype), epsilon)
 
-    def _move_mass(self, pictures, best, side, state, epsilon):
+    def _move_mass(self, pictures: Any, best: Any, side: Any, state: State, epsilon: Any) -> Any:
         channels = pictures.shape[-1]
         # In 16 bits squares underflow, and so does what keeps a quotient from 0/0.
         dtype = keras.backend.result_type(pictures.dtype, "float32")
         wide = ops.cast(epsilon, dtype)
-        numbers = _random_numbers.uniform(state["keys"], state["steps"], (5 + channels,))
-        there, corner = _window(numbers[:, :2], side, pictures)
-        here, _ = _window(numbers[:, 2:4], side, pictures)
+        numbers = _perturbation.uniform(state.keys, state.steps, (5 + channels,))
+        first, corner = _window(numbers[:, :2], side, pictures)
+        second, _ = _window(numbers[:, 2:4], side, pictures)
         old = ops.cast(best, dtype) - ops.cast(pictures, dtype)
         hill = self._hill(pictures, side, corner, numbers[:, 4] > 0.5)
         hill = ops.cast(hill[..., None] * _signs(numbers[:, None, None, 5:]), dtype)
-        inside = ops.where(there, old, 0.0)
-        new = ops.where(there, hill + inside / (1e-12 + _size(inside)), 0.0)
+        inside = ops.where(first, old, 0.0)
+        new = ops.where(first, hill + inside / (1e-12 + _size(inside)), 0.0)
         # what the two windows had, and what was left of ε, goes into the first
         left = ops.maximum(wide**2 - per_example(self.ball.norm(old) ** 2, old), 0.0)
-        mass = ops.sqrt(left / channels + _size(ops.where(there | here, old, 0.0)) ** 2)
+        mass = ops.sqrt(left / channels + _size(ops.where(first | second, old, 0.0)) ** 2)
         new = new / (1e-12 + _size(new)) * mass
-        new = ops.where(there, new, ops.where(here, 0.0, old))
+        new = ops.where(first, new, ops.where(second, 0.0, old))
         return self._normalised(pictures, ops.cast(new, pictures.dtype), epsilon)
 
-    def _normalised(self, pictures, perturbation, epsilon):
-        """The perturbation at size ε, on the pictures; clipped."""
+    def _normalised(self, pictures: Any, perturbation: Any, epsilon: Any) -> Any:
+        """Adds the perturbation, scaled to size ε, to the pictures; clipped."""
         point = pictures + epsilon * self.ball.direction(perturbation)
-        return into(self.ball, point, pictures, epsilon, self.bounds)
+        return _perturbation.project(self.ball, point, pictures, epsilon, self.bounds)
 
-    def _hill(self, pictures, side, corner, turned):
-        """A hill and a dale in each example's window, `(n, height, width)`; nonsense outside."""
+    def _hill(self, pictures: Any, side: Any, corner: Any, turned: Any) -> Any:
+        """Makes a hill and a dale in each window, `(n, height, width)`; no meaning outside."""
         import tensorflow as tf
 
         _, height, width, _ = pictures.shape
@@ -165,28 +178,28 @@ class Square(IterativeAttack):
         return tf.gather_nd(flat, tf.stack(index, axis=-1))
 
 
-def _pictures(images):
-    """`(n, height, width, channels)` of images of any rank."""
+def _pictures(images: Any) -> Any:
+    """Reshapes images of any rank to `(n, height, width, channels)`."""
     shape = (*images.shape[1:], 1, 1) if len(images.shape) == 2 else tuple(images.shape[1:])
     shape = (*shape, 1) if len(shape) == 2 else shape
     return ops.reshape(images, (-1, math.prod(shape[:-2]), *shape[-2:]))
 
 
-def _shaped(pictures, images):
+def _shaped(pictures: Any, images: Any) -> Any:
     return ops.reshape(pictures, (-1, *images.shape[1:]))
 
 
-def _signs(numbers):
+def _signs(numbers: Any) -> Any:
     return ops.where(numbers < 0.5, -1.0, 1.0)
 
 
-def _size(perturbation):
-    """√Σδ² of each channel, `(n, 1, 1, channels)`."""
+def _size(perturbation: Any) -> Any:
+    """Computes √Σδ² of each channel, `(n, 1, 1, channels)`."""
     return ops.sqrt(ops.sum(perturbation**2, axis=(1, 2), keepdims=True))
 
 
-def _window(numbers, side, pictures):
-    """A square at a random place: bool `(n, height, width, 1)`, and its corner, 2 × `(n,)`."""
+def _window(numbers: Any, side: Any, pictures: Any) -> tuple[Any, list[Any]]:
+    """Places a square at random: bool `(n, height, width, 1)`, and its corner, 2 × `(n,)`."""
     corner, inside = [], []
     for axis, length in enumerate(pictures.shape[1:3]):
         places = ops.cast(length - side + 1, "float32")
@@ -197,8 +210,8 @@ def _window(numbers, side, pictures):
     return (inside[0][:, :, None] & inside[1][:, None, :])[..., None], corner
 
 
-def _tiled(height, width):
-    """The first L2 perturbation: hills lying and standing, number of each pixel's tile, tiles."""
+def _tiled(height: int, width: int) -> tuple[np.ndarray, np.ndarray, int]:
+    """Makes the first L2 perturbation: hills in both orientations, each pixel's tile, tiles."""
     side = max(min(height, width) // 5, 1)
     rows, columns = height // side, width // side
     first = (height - rows * side) // 2, (width - columns * side) // 2
@@ -212,15 +225,15 @@ def _tiled(height, width):
     return hills, tiles, rows * columns
 
 
-def _hill_and_dale(side):
-    """A hill above a dale `(side, side)`, of L2 size 1."""
+def _hill_and_dale(side: int) -> np.ndarray:
+    """Makes a hill above a dale `(side, side)`, of L2 size 1."""
     upper = _pyramid(side // 2, side)
     both = np.concatenate([upper, -_pyramid(side - side // 2, side)])
     return both / np.sqrt((both**2).sum())
 
 
-def _pyramid(height, width):
-    """Rectangles around the middle, the k-th of height 1 / k², of L2 size 1 together."""
+def _pyramid(height: int, width: int) -> np.ndarray:
+    """Adds up rectangles around the middle, the k-th of height 1 / k², of L2 size 1 together."""
     found = np.zeros((height, width))
     top, left = height // 2, width // 2
     for k in range(1 + max(top, left)):

@@ -1,13 +1,17 @@
 """Transfer: adversarial examples made on other models, the attacker who cannot see this one."""
 
+from dataclasses import dataclass, field
+from typing import Any
+
 import keras
 import numpy as np
 
 from hr_keras._core.logits import classifier_output
 from hr_keras.attacks import objectives
-from hr_keras.attacks._attack import Attack, Outcome, prepare
+from hr_keras.attacks._attack import Attack, Outcome, Task, prepare
 
 
+@dataclass(frozen=True)
 class Transfer(Attack):
     """Adversarial examples that an attack makes on other models, tried on this one.
 
@@ -36,20 +40,25 @@ class Transfer(Attack):
         >>> adversarial = attack(model, images, labels)
     """
 
-    def __init__(self, attack, models, batch_size=256, name=None):
-        if not isinstance(attack, Attack):
-            raise ValueError(f"`attack` must be an attack. Received: {attack!r}")
-        self.attack = attack
-        self.models = (models,) if isinstance(models, keras.Model) else tuple(models)
-        if not self.models or not all(isinstance(model, keras.Model) for model in self.models):
-            raise ValueError(
-                f"`models` must hold at least one keras.Model. Received: {self.models!r}"
-            )
-        super().__init__(
-            name or f"transfer_{attack.name}", attack.bounds, attack.targeted, batch_size
-        )
+    attack: Attack
+    models: Any  # a tuple after `__post_init__`
+    bounds: tuple[float, float] = field(init=False, repr=False, default=(0.0, 1.0))
+    targeted: bool = field(init=False, repr=False, default=False)
 
-    def _perturb(self, task):
+    def __post_init__(self) -> None:
+        if not isinstance(self.attack, Attack):
+            raise ValueError(f"`attack` must be an attack. Received: {self.attack!r}")
+        single = isinstance(self.models, keras.Model)
+        models = (self.models,) if single else tuple(self.models)
+        if not models or not all(isinstance(model, keras.Model) for model in models):
+            raise ValueError(f"`models` must hold at least one keras.Model. Received: {models!r}")
+        self._normalise(models=models, bounds=self.attack.bounds, targeted=self.attack.targeted)
+        super().__post_init__()
+
+    def default_name(self) -> str:
+        return f"transfer_{self.attack.name}"
+
+    def perturb(self, task: Task) -> Outcome:
         task = task.predict()
         images, fooled = task.images.copy(), self.is_fooled(task.logits, task.labels)
         margins = np.full(len(images), -np.inf)
@@ -64,7 +73,7 @@ class Transfer(Attack):
             images[rows[better]], margins[rows[better]] = found[better], margin[better]
         return Outcome(images, fooled)
 
-    def _carried_over(self, model, task):
+    def _carried_over(self, model: Any, task: Task) -> tuple[np.ndarray, np.ndarray]:
         """Images made on `model`, and the logits `(n, classes)` that the attacked model has."""
         prepare(model, task.images, task.labels, self.bounds)
         classes = classifier_output(model).num_classes
@@ -73,9 +82,9 @@ class Transfer(Attack):
                 f"`models` must have the {task.logits.shape[1]} classes of the attacked model. "
                 f"Received: model {model.name!r} with {classes}"
             )
-        images = self.attack._perturb(task.replace(model=model, logits=None)).images
+        images = self.attack.perturb(task.replace(model=model, logits=None)).images
         return images, task.replace(images=images, logits=None).predict().logits
 
-    def _margin(self, labels, logits):
+    def _margin(self, labels: np.ndarray, logits: np.ndarray) -> np.ndarray:
         margin = np.asarray(objectives.margin(labels, logits))
         return -margin if self.targeted else margin

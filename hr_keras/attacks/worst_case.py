@@ -1,9 +1,12 @@
 """Several attacks one after another, each on the examples that the ones before left standing."""
 
+from dataclasses import dataclass, field
+from typing import Any
+
 import numpy as np
 
 from hr_keras._core.checks import check_choice
-from hr_keras.attacks._attack import Attack, Outcome
+from hr_keras.attacks._attack import Attack, Outcome, Task
 from hr_keras.attacks.apgd import APGD
 from hr_keras.attacks.fab import FAB
 from hr_keras.attacks.noise import Noise
@@ -11,6 +14,7 @@ from hr_keras.attacks.pgd import PGD, MomentumPGD
 from hr_keras.attacks.square import Square
 
 
+@dataclass(frozen=True)
 class WorstCase(Attack):
     """Attacks one after another, each on the examples still standing.
 
@@ -37,11 +41,19 @@ class WorstCase(Attack):
         >>> adversarial = attack(model, images, labels)
     """
 
-    def __init__(self, attacks, batch_size=256, name="worst_case"):
-        self.attacks = check_attacks(attacks)
-        super().__init__(name, self.attacks[0].bounds, batch_size=batch_size)
+    attacks: Any  # a tuple after `__post_init__`
+    bounds: tuple[float, float] = field(init=False, repr=False, default=(0.0, 1.0))
+    targeted: bool = field(init=False, repr=False, default=False)
 
-    def _perturb(self, task):
+    def __post_init__(self) -> None:
+        attacks = check_attacks(self.attacks)
+        self._normalise(attacks=attacks, bounds=attacks[0].bounds)
+        super().__post_init__()
+
+    def default_name(self) -> str:
+        return "worst_case"
+
+    def perturb(self, task: Task) -> Outcome:
         task = task.predict()
         fooled = self.is_fooled(task.logits, task.labels)
         images = task.images.copy()
@@ -113,7 +125,7 @@ def standard(epsilon, norm="linf", seed=0, bounds=(0.0, 1.0), batch_size=256):
         FAB(epsilon, n_iter=100, n_targets=9, **shared),
         Square(epsilon, n_queries=5000, **shared),
     )
-    return WorstCase(attacks, batch_size, _preset_name("standard", attacks[0]))
+    return WorstCase(attacks, batch_size=batch_size, name=_preset_name("standard", attacks[0]))
 
 
 def fast(epsilon, norm="linf", seed=0, bounds=(0.0, 1.0), batch_size=256):
@@ -130,11 +142,11 @@ def fast(epsilon, norm="linf", seed=0, bounds=(0.0, 1.0), batch_size=256):
         PGD(epsilon, "margin", n_iter=20, **shared),
         Square(epsilon, n_queries=500, **shared),
     )
-    return WorstCase(attacks, batch_size, _preset_name("fast", attacks[0]))
+    return WorstCase(attacks, batch_size=batch_size, name=_preset_name("fast", attacks[0]))
 
 
 def _preset_name(preset, attack):
-    norm = () if attack.ball.name == "linf" else (attack.ball.name,)
+    norm = () if attack.norm == "linf" else (attack.norm,)
     return "_".join((preset, *norm, f"{attack.epsilon:g}"))
 
 
@@ -202,19 +214,6 @@ def make_attack(name, epsilon, norm="linf", seed=0, bounds=(0.0, 1.0), batch_siz
 def describe_attack(name):
     """What the attack of a name does, in a line."""
     return _MADE[check_attack_name(name)][0]
-
-
-def settings(attack):
-    """The arguments of an attack, those of its parts included, as a dict that JSON can hold."""
-    kept = {"attack": type(attack).__name__}
-    for key, value in vars(attack).items():
-        if key == "attacks":
-            kept[key] = [settings(part) for part in value]
-        elif key in ("ball", "objective"):
-            kept[key] = value.name
-        elif isinstance(value, (str, int, float, tuple)) and not key.startswith("_"):
-            kept[key] = list(value) if isinstance(value, tuple) else value
-    return kept
 
 
 def check_attack_name(name):

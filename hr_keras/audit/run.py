@@ -125,7 +125,7 @@ def audit(
             {
                 "name": attack.name,
                 "description": worst_case.describe_attack(attack.name),
-                "settings": worst_case.settings(attack),
+                "settings": attack.to_config(),
             }
             for attack in _attacks(protocol, protocol["epsilon"])
         ],
@@ -261,10 +261,10 @@ def _protocol(examples, epsilon, norm, attacks, seed, bounds, batch_size):
 def _attacks(protocol, epsilon):
     keys = ("norm", "seed", "bounds", "batch_size")
     shared = {key: protocol[key] for key in keys}
-    made = [worst_case.make_attack(name, epsilon, **shared) for name in protocol["attacks"]]
-    for name, attack in zip(protocol["attacks"], made, strict=True):
-        attack.name = name
-    return made
+    return [
+        dataclasses.replace(worst_case.make_attack(name, epsilon, **shared), name=name)
+        for name in protocol["attacks"]
+    ]
 
 
 def _model(model):

@@ -22,16 +22,11 @@ def _app(
         bool, typer.Option("--debug", help="Show the traceback of every error.")
     ] = False,
 ) -> None:
-    _Debug.is_on = debug
     if version:
         from hr_keras import __version__
 
         print(__version__)
         raise typer.Exit
-
-
-class _Debug:
-    is_on = False
 
 
 def _is_ours(error: BaseException) -> bool:
@@ -52,7 +47,7 @@ def main() -> None:
     try:
         app()
     except Exception as error:
-        if _Debug.is_on:
+        if "--debug" in sys.argv:
             raise
         if isinstance(error, workers.ProcessEnded):
             message, code = str(error), 1

@@ -134,6 +134,7 @@ def alpha(
     """The search for α, on the validation split: the test split is never used."""
     from hr_keras.experiments.results import alpha_search
 
+    options.refuse_methods()
     plan = options.plan(alpha_search.plan_search, alphas=tuple(alpha or ()))
     run_experiment(
         options,

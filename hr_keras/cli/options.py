@@ -12,6 +12,7 @@ import typer
 
 from hr_keras._core.checks import STRATEGIES
 from hr_keras._core.runtime import import_tensorflow
+from hr_keras.experiments.methods import METHODS
 
 if TYPE_CHECKING:
     from hr_keras.experiments.plan import Plan
@@ -32,7 +33,7 @@ def _enum(name: str, *values: str) -> Any:
 # importing these would load TensorFlow before the help is shown.
 Preset = _enum("Preset", "quick", "paper-mnist", "paper-cifar10", "paper-svhn")
 Model = _enum("Model", "mnist_cnn", "resnet8")
-Method = _enum("Method", "ce", "hr")
+Method = _enum("Method", *METHODS)
 Strategy = _enum("Strategy", *STRATEGIES)
 Norm = _enum("Norm", "linf", "l2")
 AttackName = _enum(
@@ -106,6 +107,11 @@ class Options:
         names = ("model", "realizations", "epochs", "learning_rate", "seed", "strategy")
         changes = {name: get_value(getattr(self, name)) for name in names} | own
         return make(self.output, get_value(self.preset), tuple(self.data or ()), **changes)
+
+    def refuse_methods(self) -> None:
+        """Raises a ValueError if methods were given to a command that has its own."""
+        if self.method:
+            raise ValueError("The search for α trains HR only: `--method` cannot be given.")
 
     def plan_table(self) -> "Plan":
         """The runs of a table, with every option."""

@@ -1,1 +1,1 @@
-"""The paper's experiments: a protocol says what an experiment is, `table` runs it."""
+"""The paper's experiments: protocols, training, run folders, and tables and figures of them."""

@@ -70,6 +70,8 @@ METHODS: dict[str, Method] = {
     "hr": Method("hr", "HR", "#D55E00", _make_hr_loss),
 }
 
+BUILT_IN = tuple(METHODS)  # known in every process; what users add is known in theirs only
+
 
 def get_method(name: str) -> Method:
     """Returns a method by its name.

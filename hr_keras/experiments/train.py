@@ -23,7 +23,7 @@ from hr_keras.datasets import Dataset
 from hr_keras.experiments import measure, pipeline, workers
 from hr_keras.experiments.checkpoint import Checkpoint
 from hr_keras.experiments.fit import train_model
-from hr_keras.experiments.methods import get_method
+from hr_keras.experiments.methods import BUILT_IN, get_method
 from hr_keras.experiments.protocol import Protocol
 from hr_keras.experiments.result import Result
 from hr_keras.experiments.run_folder import RunFolder
@@ -69,6 +69,7 @@ def train_folder(
                 report(*trial, protocol.epochs)
         if jobs > 1 and missing:
             _prepare_data(protocol, data_dir)
+            _check_importable(protocol)
             tasks = [(folder.path, *trial, data_dir) for trial in missing]
             workers.run_tasks(
                 _train_in_worker, tasks, jobs, lambda k, done: report(*missing[k], done)
@@ -92,6 +93,16 @@ def _train_in_worker(
         report(done)
 
     train_trial(RunFolder(path), method, realization, data_dir, on_epoch)
+
+
+def _check_importable(protocol: Protocol) -> None:
+    """A process of its own knows only the methods of this package."""
+    own = [name for name in protocol.methods if name not in BUILT_IN]
+    if own:
+        raise ValueError(
+            f"`jobs` must be 1 for methods that were added to METHODS, which other processes do "
+            f"not know. Received: methods {', '.join(own)}"
+        )
 
 
 def _prepare_data(protocol: Protocol, data_dir: DataDir) -> None:

@@ -8,7 +8,7 @@ from test_attacks_iterative import right
 from test_evaluation import counted, counting_model
 
 from hr_keras import HRLoss, diagnostics
-from hr_keras.attacks import PGD, Noise, Square, _random_numbers
+from hr_keras.attacks import PGD, Noise, Square, _perturbation
 from hr_keras.diagnostics import attack_checks
 from hr_keras.diagnostics.finding import find_tolerance
 from hr_keras.diagnostics.model_checks import collapsed
@@ -326,8 +326,8 @@ def test_examples_carried_over_count_by_themselves(trained, test, monkeypatch):
 class Downhill(PGD):
     """Right in its first step alone."""
 
-    def _direction(self, state, gradient):
-        return super()._direction(state, gradient if self.n_iter == 1 else -gradient)
+    def find_direction(self, state, gradient):
+        return super().find_direction(state, gradient if self.n_iter == 1 else -gradient)
 
 
 class Hesitant(PGD):
@@ -340,15 +340,15 @@ class Hesitant(PGD):
 class Fickle(PGD):
     """Its random numbers decide, once for all steps, whether it moves an example."""
 
-    def _direction(self, state, gradient):
-        direction, changes = super()._direction(state, gradient)
-        moves = _random_numbers.uniform(state["keys"], 1, (1, 1, 1)) < 0.5
-        return ops.where(moves, direction, 0.0), changes
+    def find_direction(self, state, gradient):
+        direction, memory = super().find_direction(state, gradient)
+        moves = _perturbation.uniform(state.keys, 1, (1, 1, 1)) < 0.5
+        return ops.where(moves, direction, 0.0), memory
 
 
 class Forgetful(PGD):
-    def _perturb(self, task):
-        return super()._perturb(task)._replace(images=task.images)
+    def perturb(self, task):
+        return super().perturb(task)._replace(images=task.images)
 
 
 class AfraidOfHeights(PGD):

@@ -85,6 +85,18 @@ def test_the_table_says_what_its_rows_say(tmp_path):
     assert "no interval" in single
 
 
+def test_a_table_of_several_data_sets_says_how_well_each_is_known(tmp_path):
+    folders = [
+        make_pairs(tmp_path / "a", [(0.5, 0.8), (0.7, 0.9)]),
+        make_pairs(tmp_path / "b", [(0.5, 0.8)], preset="paper-cifar10"),
+    ]
+    text = accuracy_table.write(folders, tmp_path)
+    assert "- mnist: Mean ± standard error over 2 realizations." in text
+    assert "- cifar10: One realization: no standard error." in text
+    assert "Each cell: mnist · cifar10." in text
+    assert ".600 ± .100 (25%) · .500 (25%)" in text
+
+
 def test_a_stronger_attack_that_every_model_was_put_under_is_shown(tmp_path):
     folder = make_pairs(tmp_path, [(0.5, 0.8), (0.7, 0.9)])
     for result in folder.results():

@@ -14,6 +14,7 @@ from hr_keras import datasets, evaluation
 from hr_keras.experiments import pipeline, train, workers
 from hr_keras.experiments.checkpoint import Checkpoint
 from hr_keras.experiments.fit import build_model, fit_model, train_model
+from hr_keras.experiments.methods import METHODS
 from hr_keras.experiments.protocol import PRESETS, from_preset
 from hr_keras.experiments.run_folder import RunFolder
 from hr_keras.experiments.train import train_folder, train_trial
@@ -324,6 +325,14 @@ def test_a_data_set_is_prepared_once_before_the_jobs_begin(tmp_path, monkeypatch
     plan = from_preset("quick", dataset="cifar10", realizations=1)
     train_folder(RunFolder.create(tmp_path, plan), "data", jobs=2)
     assert no_processes == [("cifar10", "data"), ("train", [("ce", 0), ("hr", 0)])]
+
+
+def test_added_methods_train_in_this_process_only(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(workers, "count_processors", lambda: 2)
+    monkeypatch.setitem(METHODS, "steep", dataclasses.replace(METHODS["hr"], name="steep"))
+    folder = RunFolder.create(tmp_path, dataclasses.replace(tiny, methods=("ce", "steep")))
+    with pytest.raises(ValueError, match=r"`jobs` must be 1 for methods .* steep"):
+        train_folder(folder, jobs=2)
 
 
 class Stopped(Exception):

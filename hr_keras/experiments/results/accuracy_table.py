@@ -157,7 +157,13 @@ def markdown(
     for folder, one, other in zip(folders, found, compared, strict=True):
         base = choose_baseline(folder.protocol, baseline)
         sections += strong_attacks.describe_stronger(folder, one, other, base)
-    sections.append(describe_errors(int(found[0]["realizations"].max())))
+    sections.append(
+        "\n".join(
+            f"{f'- {name}: ' if len(names) > 1 else ''}"
+            f"{describe_errors(int(one['realizations'].max()))}"
+            for name, one in zip(names, found, strict=True)
+        )
+    )
     for folder, one, other in zip(folders, found, compared, strict=True):
         sections += _compare_with_paper(folder, one)
         sections += _describe_differences(folder, other, choose_baseline(folder.protocol, baseline))
@@ -271,8 +277,10 @@ def _layout_differences(folder: RunFolder, compared: pd.DataFrame) -> pd.DataFra
             line[label] = format_interval(row.mean, row.low, row.high)
             line[f"{label}: better?"] = row.better
         lines.append(line)
-    order = sorted(lines, key=lambda line: (line.get("trained with", ""), float(line["ε"])))
-    return pd.DataFrame(order)
+    labels = [label_method(method) for method in folder.protocol.methods]
+    order = {label: k for k, label in enumerate(labels)}
+    lines.sort(key=lambda line: (order.get(line.get("trained with", ""), 0), float(line["ε"])))
+    return pd.DataFrame(lines)
 
 
 def _describe_differences(
