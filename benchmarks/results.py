@@ -83,7 +83,7 @@ def main():
     head = (
         "# Results\n\nMade by `results.py` from what the scripts measured, no number by hand. "
         "Times are seconds; a ratio is to the first row, pair by pair, so that a drifting machine "
-        "slows both sides alike."
+        "slows both sides alike. Scripts without a section were not run on the present code."
     )
     sections = [head, *(markdown(path, given.earlier) for path in given.files)]
     pathlib.Path(given.output).write_text("\n\n".join(sections) + "\n")

@@ -160,7 +160,7 @@ def main():
             ),
             f"{name}, HRLoss": epoch_of(make, HRLoss(1.6), split, batch_size),
         }
-        title = f"fit, one epoch of {n} images, batch {batch_size}, to hold: ratio ≤ 1.10"
+        title = f"fit, one epoch of {n} images, batch {batch_size}, to hold: ratio ≤ 1.05"
         rows += report(title, compare(contestants, given.repeats))
         plan = from_preset(
             "quick", model=name, batch_size=batch_size, learning_rate=0.001,

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +45,7 @@ def format_difference(value: float) -> str:
 
 def format_estimate(mean: float, standard_error: float) -> str:
     """Formats `.717 ± .013`, or the mean alone where the standard error is NaN."""
-    error = "" if standard_error != standard_error else f" ± {format_share(standard_error)}"
+    error = "" if math.isnan(standard_error) else f" ± {format_share(standard_error)}"
     return format_share(mean) + error
 
 
@@ -52,7 +53,7 @@ def format_interval(
     mean: float, low: float, high: float, form: Callable[[float], str] = format_difference
 ) -> str:
     """Formats `+.010 [−.002, +.022]`, or the mean alone where there is no interval."""
-    return form(mean) + ("" if low != low else f" [{form(low)}, {form(high)}]")
+    return form(mean) + ("" if math.isnan(low) else f" [{form(low)}, {form(high)}]")
 
 
 def format_markdown(frame: "pd.DataFrame") -> str:

@@ -80,11 +80,11 @@ class Task:
         (logits,) = in_batches(step, self.images, self.labels, self.batch_size, any_size=True)
         return self.replace(logits=logits)
 
-    def with_epsilon(self, epsilon: float) -> Self:
-        """Returns the task with this ε for every example, if it has no `epsilons` yet."""
+    def find_epsilons(self, epsilon: float) -> np.ndarray:
+        """Returns ε of each example, float64 `(n,)`: `epsilons`, or `epsilon` if it is `None`."""
         if self.epsilons is not None:
-            return self
-        return self.replace(epsilons=np.full(len(self.images), epsilon, "float64"))
+            return self.epsilons
+        return np.full(len(self.images), epsilon, "float64")
 
 
 @dataclass(frozen=True)
@@ -200,8 +200,7 @@ class Attack(abc.ABC):
     def perturb(self, task: Task) -> Outcome:
         """Attacks the examples of a task, each independently of the others.
 
-        A subclass with an ε uses `task.epsilons`, which `task.with_epsilon(self.epsilon)`
-        fills in where they are `None`.
+        A subclass with an ε uses `task.find_epsilons(self.epsilon)`.
         """
 
     def compiled(self, model: keras.Model, part: str) -> Any:

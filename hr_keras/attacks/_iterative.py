@@ -193,9 +193,7 @@ class IterativeAttack(Attack):
 
     def perturb(self, task: Task) -> Outcome:
         """Attacks the examples of a task; see `Attack.perturb`."""
-        task = task.with_epsilon(self.epsilon)
-        assert task.epsilons is not None
-        standing = task.epsilons > 0
+        standing = task.find_epsilons(self.epsilon) > 0
         if not standing.any():
             return Outcome(task.images, None)
         fooled = np.zeros(len(task.images), bool)
@@ -242,7 +240,7 @@ class IterativeAttack(Attack):
             targets[:, target],
             np.full(len(task.images), restart, "int32"),
             _perturbation.random_keys(self.seed, task.indices, attempts),
-            task.with_epsilon(self.epsilon).epsilons,
+            task.find_epsilons(self.epsilon),
         )
         return self.run_part("start", task.model, *new)
 

@@ -68,8 +68,7 @@ class FGSM(Attack):
         return f"fgsm_{objectives.get(self.objective).name}_{self.epsilon:g}"
 
     def perturb(self, task: Task) -> Outcome:
-        sizes = task.with_epsilon(self.epsilon).epsilons
-        assert sizes is not None
+        sizes = task.find_epsilons(self.epsilon)
         step = self.compiled(task.model, "step")
         (adversarial,) = in_batches(
             step, task.images, task.labels, task.batch_size, per_example=(sizes[:, None],)

@@ -109,7 +109,7 @@ class Options:
         return make(self.output, get_value(self.preset), tuple(self.data or ()), **changes)
 
     def refuse_methods(self) -> None:
-        """Raises a ValueError if methods were given to a command that has its own."""
+        """Raises a ValueError if methods were given: the search for α has its own."""
         if self.method:
             raise ValueError("The search for α trains HR only: `--method` cannot be given.")
 

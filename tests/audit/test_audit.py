@@ -104,6 +104,7 @@ def test_json_holds_everything_that_is_drawn(result, tmp_path):
         for part in attack["settings"].get("attacks", [attack["settings"]]):
             assert part["epsilon"] == again["protocol"]["epsilon"]
             assert {"attack", "objective", "n_restarts", "seed"} <= part.keys()
+            assert {"n_iter", "n_draws", "n_queries"} & part.keys()
     (tmp_path / "one" / "audit.json").write_text('{"format": 1, "model": {}}')
     with pytest.raises(ValueError, match=r"not a result of this version \(it lacks attacks, clean"):
         audit.read_audit(tmp_path / "one")

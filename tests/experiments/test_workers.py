@@ -84,7 +84,7 @@ def test_tasks_run_at_the_same_time_with_a_share_of_the_cores_each(tmp_path):
         ("raise", ValueError, "the 7th is wrong"),
         ("full disk", OSError, "No space left on device"),
         ("unsendable", RuntimeError, "KeyError: 'odd'"),
-        ("unreceivable", RuntimeError, "expected 7, received 8"),
+        ("unreceivable", RuntimeError, r"raise Unreceivable\(7, 8\)\n.*expected 7, received 8"),
         ("die", workers.ProcessEnded, "before its task did"),
     ],
 )

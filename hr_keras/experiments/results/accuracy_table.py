@@ -108,8 +108,9 @@ def write(folders: list[RunFolder], path: pathlib.Path, baseline: str | None = N
         The table of all as Markdown.
     """
     for folder in folders:
-        _write_tables(folder.path, [folder], baseline)
         convergence.write_figure(folder)
+        if folder.path != path:
+            _write_tables(folder.path, [folder], baseline)
     return _write_tables(path, folders, baseline)
 
 

@@ -150,9 +150,9 @@ def _draw_matrix(axes: "Axes", matrix: np.ndarray, norm: pd.Series) -> Any:
     if not np.isnan(norm["paper"]):
         text += f" (paper: {norm['paper']:.2f})"
     axes.set(xlabel="true class y", ylabel="decision ŷ")
-    how = {"as published": "as published", "exact": "exactly"}[ROUTE_LABELS[norm["through"]]]
+    route = ROUTE_LABELS[norm["through"]]
     axes.set_title(
-        f"trained with {label_method(norm['method'])}, attacked {how}\n{text}", fontsize=10
+        f"trained with {label_method(norm['method'])}, FGSM {route}\n{text}", fontsize=10
     )
     return image
 

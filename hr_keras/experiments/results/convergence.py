@@ -162,8 +162,7 @@ def figure(folder: RunFolder) -> "Figure":
     panels = drawn.subplots(1, len(ROUTE_LABELS), sharey=True)
     for axes, (through, label) in zip(panels, ROUTE_LABELS.items(), strict=True):
         _draw_accuracies(axes, folder, histories, through)
-        axes.set_title("attacked as published" if label == "as published" else "attacked exactly",
-                       fontsize=10)  # fmt: skip
+        axes.set_title(f"FGSM, {label}", fontsize=10)
     drawn.supylabel("validation accuracy", fontsize=10)
     name = pathlib.PurePath(folder.protocol.dataset).stem
     drawn.suptitle(f"FGSM with CE on the validation split: {name}", parse_math=False)

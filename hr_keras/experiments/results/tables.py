@@ -37,7 +37,7 @@ def choose_baseline(protocol: Protocol, baseline: str | None = None) -> str:
 
 
 def label_method(method: str) -> str:
-    """Returns a method's label; its name where it is not known here, as in other's folders."""
+    """Returns the label of a method."""
     return get_method(method).label
 
 
