@@ -106,9 +106,9 @@ def classifier_output(model: keras.Model, images: Any = None) -> ClassifierOutpu
         ValueError: If the output is not one tensor `(n, classes)` with classes ≥ 2, or if the
             backend is not TensorFlow.
     """
+    check_backend()
     import tensorflow as tf
 
-    check_backend()
     if not isinstance(model, keras.Model):
         raise ValueError(f"`model` must be a keras.Model. Received: {type(model).__name__}")
     layers_now = structure(model)
