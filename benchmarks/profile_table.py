@@ -32,7 +32,7 @@ PLAIN = "from hr_keras.cli import main; main()"
 # A stage is what is spent in a function and in all that it calls; any of these, by version.
 STAGES = {
     "imports": [("<frozen importlib._bootstrap>", "_find_and_load")],
-    "data": [("hr_keras/datasets.py", "load")],
+    "data": [("hr_keras/datasets/__init__.py", "load")],
     "building models": [
         ("experiments/realization.py", "build"),
         ("experiments/fit.py", "build_model"),

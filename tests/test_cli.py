@@ -7,8 +7,8 @@ import shutil
 import keras
 import numpy as np
 import pytest
+from datasets_on_disk import generated, prepare_tfds
 from processes import used_by_another_process
-from test_datasets import generated, prepare_tfds
 from typer.testing import CliRunner
 
 from hr_keras import cli, datasets, evaluation

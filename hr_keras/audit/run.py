@@ -150,7 +150,7 @@ def audit_file(path, data, epsilon, norm="linf", attacks=ATTACKS, examples=200, 
         data: name or path of a data set, see `datasets.load`.
         epsilon, norm, attacks, seed: as for `audit`.
         examples: how many test images, or all of them where there are fewer.
-        data_dir: where tensorflow-datasets has its data.
+        data_dir: folder of the data sets, see `datasets.load`.
         others: paths of `.keras` files, of classifiers of the same images and classes.
         folder: of the result; `None`: one under `runs`, named after model, data and ε.
 

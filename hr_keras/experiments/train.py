@@ -107,7 +107,7 @@ def _check_importable(protocol: Protocol) -> None:
 
 def _prepare_data(protocol: Protocol, data_dir: DataDir) -> None:
     """Downloads the data set once, not in all processes at once."""
-    if protocol.dataset in datasets.TFDS:
+    if protocol.dataset in datasets.NAMES:
         datasets.load(protocol.dataset, data_dir=data_dir)
 
 

@@ -5,6 +5,7 @@ import socket
 
 import numpy as np
 import pytest
+from datasets_on_disk import generated, prepare_tfds
 
 from hr_keras import datasets
 
@@ -154,27 +155,6 @@ def test_tfds_data_that_is_prepared_already(tmp_path, name, shape):
     order = {image.tobytes(): label for image, label in zip(images, labels, strict=True)}
     for image, label in zip(*data.train, strict=True):
         assert order[np.round(image * 255).astype("uint8").tobytes()] == label
-
-
-def generated(shape, n):
-    return np.random.default_rng(n).integers(256, size=(n, *shape), dtype="uint8"), np.arange(
-        n
-    ) % 10
-
-
-def prepare_tfds(name, shape, data_dir, train=40, test=20):
-    """What `download_and_prepare` would do, with generated images instead of a download."""
-    import tensorflow_datasets as tfds
-
-    builder = tfds.builder(name, data_dir=data_dir)
-
-    def examples(n):
-        for k, (image, label) in enumerate(zip(*generated(shape, n), strict=True)):
-            row = {"image": image, "label": label, "id": str(k)}
-            yield k, {key: row[key] for key in builder.info.features}
-
-    builder._split_generators = lambda *_: {"train": examples(train), "test": examples(test)}
-    builder.download_and_prepare()
 
 
 def test_pixels_may_stay_as_they_are_stored(tmp_path):

@@ -2,25 +2,25 @@
 
 import importlib.resources
 import os
-import socket
-import urllib.parse
-import urllib.request
-from collections.abc import Iterable
-from typing import IO, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from hr_keras._core.checks import check_choice
+from hr_keras.datasets._files import read_files, read_npz
+from hr_keras.datasets._recognition import identify
+from hr_keras.datasets._tfds import read_tfds
 
-__all__ = ["EMBEDDED", "TFDS", "Dataset", "Split", "check_name", "load", "to_unit_interval"]
+__all__ = ["NAMES", "Dataset", "Split", "check_name", "load", "recognize", "to_unit_interval"]
 
-EMBEDDED = ("mnist10k",)
-TFDS = ("mnist", "fashion_mnist", "cifar10", "svhn_cropped")
-_ARRAYS = ("x_train", "y_train", "x_test", "y_test")
-
-
-class _UnexpectedContent(ValueError):
-    """A readable file with the wrong content, as opposed to a damaged file."""
+_EMBEDDED = ("mnist10k",)
+_PUBLISHED = {
+    "mnist": "MNIST",
+    "fashion_mnist": "Fashion-MNIST",
+    "cifar10": "CIFAR-10",
+    "svhn_cropped": "SVHN",
+}
+NAMES = (*_EMBEDDED, *_PUBLISHED)
 
 
 class Split(NamedTuple):
@@ -69,16 +69,21 @@ def load(
 
             - `"mnist10k"`: 10,000 real MNIST digits that ship with this package: 8,000 to
               train and validate, 2,000 to test.
-            - a data set of tensorflow-datasets: `"mnist"`, `"fashion_mnist"`, `"cifar10"`,
-              `"svhn_cropped"`.
+            - `"mnist"`, `"fashion_mnist"`, `"cifar10"`, `"svhn_cropped"`: read from files of
+              their authors or of Keras where there are any, see `data_dir`; else by
+              tensorflow-datasets, which downloads what it lacks. It has the images in another
+              order, which gives another validation split.
             - the path of an `.npz` file with `x_train, y_train, x_test, y_test`: images uint8,
               or floating point in [0, 1], of shape `(n, height, width)` or `(n, height, width,
               channels)`; integer labels `(n,)` or `(n, 1)`. Nothing is unpickled.
         validation: Share of the training images that becomes the validation split, the same
             share of every class; at least 0 and below 1. Default 0.1.
         seed: Integer that determines the validation split. Default 0.
-        data_dir: Folder where tensorflow-datasets looks for its data and downloads it. Default
-            `None`: its own default.
+        data_dir: Folder with `mnist.npz`; the four `*-ubyte.gz` of Fashion-MNIST, or
+            `fashion-mnist/`; the batches of CIFAR-10, or `cifar-10-batches-py/`;
+            `train_32x32.mat` and `test_32x32.mat` of SVHN; or with data sets prepared by
+            tensorflow-datasets. Default `None`: `~/.keras/datasets` (`KERAS_HOME` is honoured),
+            then the default folder of tensorflow-datasets.
         dtype: Type of the images: `"float32"` (default), or `None` to keep uint8 pixels, which
             need a quarter of the memory; see `to_unit_interval`.
 
@@ -86,8 +91,8 @@ def load(
         A `Dataset`: `train`, `validation` and `test`, each with `images` and `labels`.
 
     Raises:
-        ValueError: If the name is unknown, the data cannot be downloaded, or the file is not as
-            described.
+        ValueError: If the name is unknown, the data is neither found nor can be downloaded, or
+            a file is missing, damaged or not as described.
 
     Example:
 
@@ -103,16 +108,7 @@ def load(
     if dtype not in ("float32", None):
         raise ValueError(f'`dtype` must be "float32" or None. Received: {dtype!r}')
     name = check_name(name)
-    if name in EMBEDDED:
-        path = importlib.resources.files("hr_keras") / "data" / f"{name}.npz"
-        with path.open("rb") as file:
-            arrays = _read_npz(file, name)
-    elif name in TFDS:
-        arrays = _read_tfds(name, data_dir)
-    else:
-        with open(name, "rb") as file:
-            arrays = _read_npz(file, name)
-    x_train, y_train, x_test, y_test = arrays
+    x_train, y_train, x_test, y_test = _read(name, data_dir)
     train = _check_split(x_train, y_train, name, "train")
     test = _check_split(x_test, y_test, name, "test")
     if train.images.shape[1:] != test.images.shape[1:]:
@@ -185,66 +181,57 @@ def check_name(name: str | os.PathLike[str]) -> str:
         raise ValueError(f"A dataset is a name or a path. Received: {name!r}")
     name = os.fspath(name)
     if not name.endswith(".npz"):
-        return check_choice("dataset", name, (*EMBEDDED, *TFDS, "<a file>.npz"))
+        return check_choice("dataset", name, (*NAMES, "<a file>.npz"))
     if not os.path.isfile(name):
         raise ValueError(f"There is no file {name!r}.")
     return name
 
 
-def _read_npz(file: IO[bytes], name: str) -> list[np.ndarray]:
+def recognize(path: str | os.PathLike[str]) -> str | None:
+    """Tells whether an `.npz` file holds all of MNIST or CIFAR-10, whatever it is called.
+
+    The number and shape of the images, the size of each class, the first labels and the first
+    pixels must be those of the data in its published order. Images that were changed, such as
+    by JPEG, and other orders are not recognized.
+
+    Args:
+        path: Path of an `.npz` file.
+
+    Returns:
+        `"MNIST"`, `"CIFAR-10"`, or `None` for anything else, a damaged file included.
+
+    Example:
+
+    ```python
+    from hr_keras import datasets
+
+    np.savez(tmp_path / "a.npz", x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
+    assert datasets.recognize(tmp_path / "a.npz") is None
+    ```
+    """
     try:
-        with np.load(file, allow_pickle=False) as archive:
-            missing = [array for array in _ARRAYS if array not in archive.files]
-            if missing:
-                raise _UnexpectedContent(
-                    f"{name} must hold the arrays {', '.join(_ARRAYS)}. Missing: "
-                    f"{', '.join(missing)}. It holds: {', '.join(archive.files) or 'nothing'}"
-                )
-            return [archive[array] for array in _ARRAYS]
-    except _UnexpectedContent:
-        raise
-    except Exception as error:  # damaged files raise many types of errors
-        hint = ""
-        if "pickle" in str(error):
-            hint = (
-                " It holds an object array, or is not an .npz file; both would need unpickling,"
-                " which can run code and is refused. Save plain numeric arrays with np.savez."
-            )
-        raise ValueError(f"{name} is not a complete .npz file: {error}.{hint}") from error
+        with open(path, "rb") as file:
+            return identify(read_npz(file, str(path)))
+    except ValueError:
+        return None
 
 
-def _read_tfds(name: str, data_dir: str | os.PathLike[str] | None) -> list[np.ndarray]:
-    import tensorflow_datasets as tfds
-
-    builder = tfds.builder(name, data_dir=data_dir)
-    try:
-        if not builder.is_prepared():
-            _check_reachable(builder.url_infos)
-            builder.download_and_prepare()
-    except ImportError:
-        raise
-    except Exception as error:  # network, checksum, disk: TFDS raises many types of errors
-        where = os.path.dirname(os.path.dirname(builder.data_dir))
-        raise ValueError(
-            f"Dataset {name!r} is not in {where} and could not be downloaded there "
-            f"({type(error).__name__}: {error}). Either prepare it with tensorflow-datasets "
-            "on a machine that has a network and pass its folder as `data_dir`, or pass the "
-            "path of an .npz file with x_train, y_train, x_test, y_test."
-        ) from error
-    splits = [
-        tfds.as_numpy(builder.as_dataset(split=split, batch_size=-1, as_supervised=True))
-        for split in ("train", "test")
-    ]
-    return [array for split in splits for array in split]
-
-
-def _check_reachable(urls: Iterable[str]) -> None:
-    """Fails at once if a host has no address: TFDS would retry for minutes."""
-    if urllib.request.getproxies():
-        return
-    for host in {urllib.parse.urlsplit(url).hostname for url in urls}:
-        if host is not None:
-            socket.getaddrinfo(host, None)
+def _read(name: str, data_dir: str | os.PathLike[str] | None) -> list[np.ndarray]:
+    """Returns x_train, y_train, x_test, y_test."""
+    if name in _EMBEDDED:
+        path = importlib.resources.files("hr_keras") / "data" / f"{name}.npz"
+        with path.open("rb") as file:
+            return read_npz(file, name)
+    if name not in _PUBLISHED:
+        with open(name, "rb") as file:
+            return read_npz(file, name)
+    found = read_files(name, data_dir)
+    if isinstance(found, str):
+        return read_tfds(name, data_dir, searched=found)
+    known = identify(found)
+    if known not in (None, _PUBLISHED[name]):
+        raise ValueError(f"The files found for {name} hold {known}.")
+    return found
 
 
 def _check_split(images: np.ndarray, labels: np.ndarray, name: str, which: str) -> Split:
