@@ -51,6 +51,11 @@ def test_the_choices_are_those_of_the_modules():
         assert {one.value for one in choice} == set(known)
 
 
+def test_the_label_of_the_data_reaches_the_protocol(tmp_path):
+    chosen = options.Options(output=tmp_path / "run", data_label="MNIST, rotated")
+    assert chosen.plan_table().runs[0].protocol.data_label == "MNIST, rotated"
+
+
 def test_a_table_from_one_command(tmp_path):
     result = invoke("table", "--epochs", 1, "--realizations", 1, "--output", tmp_path / "run")
     assert result.exit_code == 0, result.output

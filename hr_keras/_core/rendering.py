@@ -23,6 +23,11 @@ _LATEX = str.maketrans(
         "≤": r"$\le$",
     }
 )
+# Characters that mean something to LaTeX, which may be in the name of a data set.
+_LATEX_ESCAPES = str.maketrans(
+    {character: f"\\{character}" for character in "#$%&_{}"}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+)
 
 
 def plain_text(text: Any) -> str:
@@ -63,7 +68,7 @@ def format_markdown(frame: "pd.DataFrame") -> str:
 
 def format_latex(frame: "pd.DataFrame", caption: str) -> str:
     """Formats a table of texts as LaTeX."""
-    text = frame.to_latex(index=False, escape=True, caption=caption.replace("%", r"\%"))
+    text = frame.to_latex(index=False, escape=True, caption=caption.translate(_LATEX_ESCAPES))
     return str(text).translate(_LATEX)
 
 

@@ -45,7 +45,10 @@ DATA_HELP = (
     "mnist10k (ships with this package), mnist, fashion_mnist, cifar10, svhn_cropped, or the path "
     "of an .npz file."
 )
-DATA_DIR_HELP = "Folder of the data sets of tensorflow-datasets."
+DATA_DIR_HELP = (
+    "Folder with files of the data set, or with data sets of tensorflow-datasets. By default that "
+    "of Keras' downloads, then that of tensorflow-datasets."
+)
 
 
 @dataclasses.dataclass
@@ -58,6 +61,13 @@ class Options:
     ] = None
     data: Annotated[
         Optional[list[str]], typer.Option(help=f"{DATA_HELP} Repeat for several data sets.")
+    ] = None
+    data_label: Annotated[
+        Optional[str],
+        typer.Option(
+            help='What tables and figures call the data. A label such as "CIFAR-10, recompressed" '
+            "puts the paper's results for CIFAR-10 beside them."
+        ),
     ] = None
     model: Annotated[
         Optional[Model],  # type: ignore[valid-type]
@@ -104,7 +114,8 @@ class Options:
 
     def plan(self, make: Callable[..., "Plan"], **own: Any) -> "Plan":
         """The runs that are meant: `make` is `plan_runs`, or another experiment's."""
-        names = ("model", "realizations", "epochs", "learning_rate", "seed", "strategy")
+        names = ("data_label", "model", "realizations", "epochs", "learning_rate", "seed",
+                 "strategy")  # fmt: skip
         changes = {name: get_value(getattr(self, name)) for name in names} | own
         return make(self.output, get_value(self.preset), tuple(self.data or ()), **changes)
 

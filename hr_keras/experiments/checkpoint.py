@@ -18,7 +18,7 @@ from hr_keras._core.files import write_atomically
 from hr_keras._core.replicas import gpu_count
 from hr_keras._core.runtime import collect_versions, count_threads
 from hr_keras.experiments import workers
-from hr_keras.experiments.protocol import Protocol
+from hr_keras.experiments.protocol import MAY_CHANGE, Protocol
 
 
 @dataclass(frozen=True)
@@ -197,9 +197,7 @@ def _read(path: pathlib.Path, variables: list[Any]) -> tuple[_State, list[np.nda
 def _describe_protocol(protocol: Protocol) -> dict[str, Any]:
     """What of a protocol determines the training of one model, as JSON keeps it."""
     values = json.loads(protocol.to_json())
-    return {
-        name: value for name, value in values.items() if name not in ("realizations", "methods")
-    }
+    return {name: value for name, value in values.items() if name not in MAY_CHANGE}
 
 
 def _list_versions() -> dict[str, str]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from hr_keras._core import files
 from hr_keras.experiments.protocol import (
-    PAPER_DATASETS,
+    PAPER_PRESETS,
     Protocol,
     change_protocol,
     from_preset,
@@ -70,14 +70,12 @@ def plan_runs(
     folders = plan.create()
     ```
     """
-    _check_distinct(datasets)
+    _check_distinct([_stem(name) for name in datasets])
     if output is not None:
         output = pathlib.Path(output)
         is_open = not datasets and preset is None and not RunFolder.is_run_folder(output)
         if is_open and (found := RunFolder.find_in(output)):
-            runs = [_plan_run(path, None, None, changes) for path in found]
-            _check_distinct([run.protocol.dataset for run in runs], found)
-            return _sort_runs(output, runs)
+            return _sort_runs(output, [_plan_run(path, None, None, changes) for path in found])
     if len(datasets) > 1:
         return _plan_several(output, preset, datasets, changes)
     run = _plan_run(output, preset, datasets[0] if datasets else None, changes)
@@ -104,10 +102,11 @@ def _plan_several(
 
 def _sort_runs(folder: pathlib.Path, runs: list[Run]) -> Plan:
     """In the order of the paper's columns, whatever the order asked for."""
-    known = list(PAPER_DATASETS)
+    _check_distinct([run.protocol.data_name for run in runs], [run.path for run in runs])
+    known = list(PAPER_PRESETS)
 
     def rank(run: Run) -> tuple[int, str]:
-        name = run.protocol.dataset
+        name = run.protocol.paper_dataset
         return known.index(name) if name in known else len(known), run.path.name
 
     return Plan(folder, tuple(sorted(runs, key=rank)))
@@ -141,10 +140,9 @@ def _stem(dataset: str) -> str:
     return pathlib.PurePath(dataset).stem
 
 
-def _check_distinct(datasets: Sequence[str], found: Sequence[pathlib.Path] = ()) -> None:
-    stems = [_stem(name) for name in datasets]
-    if len(set(stems)) < len(stems):
-        hint = f". Give one of {', '.join(map(str, found))}" if found else ""
+def _check_distinct(names: Sequence[str], paths: Sequence[pathlib.Path] = ()) -> None:
+    if len(set(names)) < len(names):
+        hint = f". Give one of {', '.join(map(str, paths))}" if paths else ""
         raise ValueError(
-            f"Data sets must have names that differ. Received: {', '.join(stems)}{hint}"
+            f"Data sets must have names that differ. Received: {', '.join(names)}{hint}"
         )

@@ -25,13 +25,14 @@ SPLITS: tuple[str, ...] = get_args(Split)
 # What FGSM maximises in the paper's table. These are attacks, and no methods of training.
 ATTACK_OBJECTIVES = ("ce", "hr")
 
-# The paper's name of each of its data sets, in the order of the columns of Table 1.
-PAPER_DATASETS = {"mnist": "MNIST", "mnist10k": "MNIST", "cifar10": "CIFAR-10",
-                  "svhn_cropped": "SVHN"}  # fmt: skip
+# The paper's data sets by name, in the order of the columns of Table 1.
+_PAPER_DATASETS = {"mnist": "MNIST", "mnist10k": "MNIST", "cifar10": "CIFAR-10",
+                   "svhn_cropped": "SVHN"}  # fmt: skip
 # The paper's protocol for each of its data sets.
 PAPER_PRESETS = {"MNIST": "paper-mnist", "CIFAR-10": "paper-cifar10", "SVHN": "paper-svhn"}
 
-_MAY_GROW = ("realizations", "methods")
+# What may change in a run folder: it does not determine how one model is trained.
+MAY_CHANGE = ("realizations", "methods", "data_label")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +62,10 @@ class Protocol:
             `"validation"` for the search for α, which never uses a test image.
         dataset_sha256: SHA-256 of the data set's file, where it is one: other content under the
             same name is another experiment.
+        data_label: What tables and figures call the data set; `None` for its name. If it is
+            the paper's name of a data set, or begins with one and a comma ("CIFAR-10,
+            JPEG-recompressed"), results are shown beside the paper's. It may change in a run
+            folder.
         methods: Names of methods, see `methods.METHODS`. This may grow in a run folder.
 
     Raises:
@@ -85,6 +90,7 @@ class Protocol:
     strategy: StrategyName = "auto"
     evaluated_on: Split = "test"
     dataset_sha256: str | None = None
+    data_label: str | None = None
     methods: tuple[str, ...] = ("ce", "hr")
 
     def __post_init__(self) -> None:
@@ -102,6 +108,24 @@ class Protocol:
             raise ValueError(f"`validation` must be in (0, 1). Received: {self.validation}")
         for name, choices in _CHOICES.items():
             check_choice(name, getattr(self, name), choices)
+        label = self.data_label
+        if label is not None and not (label.isprintable() and 0 < len(label.strip()) <= 80):
+            raise ValueError(
+                f"`data_label` must be a line of at most 80 characters. Received: {label!r}"
+            )
+
+    @property
+    def data_name(self) -> str:
+        """What to call the data set: `data_label`, or its name, or the name of its file."""
+        return self.data_label or pathlib.PurePath(self.dataset).stem
+
+    @property
+    def paper_dataset(self) -> str | None:
+        """The paper's name of the data set that this one is compared with, if there is one."""
+        if self.data_label is None:
+            return _PAPER_DATASETS.get(self.dataset)
+        name = self.data_label.partition(",")[0]
+        return name if name in PAPER_PRESETS else None
 
     @property
     def name(self) -> str:
@@ -115,9 +139,9 @@ class Protocol:
     def differences(self, other: "Protocol") -> list[str]:
         """Returns the names of the values that differ.
 
-        The number of realizations and the methods are left out: they may grow in a run folder.
+        Those of `MAY_CHANGE` are left out.
         """
-        names = [field.name for field in dataclasses.fields(self) if field.name not in _MAY_GROW]
+        names = [field.name for field in dataclasses.fields(self) if field.name not in MAY_CHANGE]
         return [name for name in names if getattr(self, name) != getattr(other, name)]
 
     def to_json(self) -> str:
@@ -235,12 +259,17 @@ def change_protocol(protocol: Protocol, **changes: Any) -> Protocol:
     """
     changes = {key: value for key, value in changes.items() if value is not None}
     if "dataset" in changes:
-        changes |= _find_dataset(datasets.check_name(changes["dataset"]))
+        changes = _find_dataset(protocol, datasets.check_name(changes["dataset"])) | changes
+        changes["dataset"] = os.path.normpath(changes["dataset"])
     return dataclasses.replace(protocol, **changes)
 
 
-def _find_dataset(name: str) -> dict[str, str | None]:
+def _find_dataset(protocol: Protocol, name: str) -> dict[str, str | None]:
+    """What is known about a data set: the content of its file, and how it is called."""
     if not name.endswith(".npz"):
-        return {"dataset": name, "dataset_sha256": None}
+        label = protocol.data_label if name == protocol.dataset else None
+        return {"dataset_sha256": None, "data_label": label}
     sha256 = hashlib.sha256(pathlib.Path(name).read_bytes()).hexdigest()
-    return {"dataset": os.path.normpath(name), "dataset_sha256": sha256}
+    is_same = sha256 == protocol.dataset_sha256
+    label = protocol.data_label if is_same else datasets.recognize(name)
+    return {"dataset_sha256": sha256, "data_label": label}

@@ -55,7 +55,8 @@ class RunFolder:
     def create(cls, path: str | pathlib.Path, protocol: Protocol) -> "RunFolder":
         """Makes `path` a run folder of `protocol`, or opens it if it is one.
 
-        The number of realizations and the methods may change; everything else must be equal.
+        Realizations, methods and `data_label` may change; everything else must be equal. Without
+        a `data_label` that of the folder is kept.
 
         Args:
             path: A run folder of this protocol, an empty folder, or one that does not exist.
@@ -66,7 +67,10 @@ class RunFolder:
         """
         path = pathlib.Path(path)
         if cls.is_run_folder(path):
-            _check_same(path, _read_protocol(path / _PROTOCOL), protocol)
+            before = _read_protocol(path / _PROTOCOL)
+            _check_same(path, before, protocol)
+            label = protocol.data_label or before.data_label
+            protocol = dataclasses.replace(protocol, data_label=label)
         elif path.is_file() or (path.is_dir() and files.holds_anything(path)):
             raise ValueError(
                 f"{path} is not a run folder (it has no {_PROTOCOL}) and is not empty. "
@@ -201,7 +205,7 @@ class RunFolder:
 
     def _identity(self, result: Result) -> dict[str, Any]:
         return {
-            "dataset": self.protocol.dataset,
+            "dataset": self.protocol.data_name,
             "method": result.method,
             "realization": result.realization,
         }

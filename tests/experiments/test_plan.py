@@ -41,6 +41,20 @@ def test_several_runs_of_one_data_set_are_no_table(tmp_path):
         plan_runs(tmp_path)
 
 
+def test_a_label_may_be_changed_and_is_never_dropped(tmp_path):
+    write(tmp_path / "a", "quick")
+    label = "MNIST, JPEG-recompressed"
+    for changes in ({"data_label": label}, {}, {"preset": "quick"}):
+        plan_runs(tmp_path / "a", **changes).create()
+        assert RunFolder(tmp_path / "a").protocol.data_label == label
+    plan_runs(tmp_path / "a", data_label="MNIST, rotated").create()
+    assert plan_runs(tmp_path / "a").runs[0].protocol.data_label == "MNIST, rotated"
+    write(tmp_path / "b", "quick", dataset="mnist")
+    for planned in ((tmp_path,), (None, "quick", ("mnist", "cifar10"))):
+        with pytest.raises(ValueError, match=f"names that differ.*{label}, {label}"):
+            plan_runs(*planned, data_label=label)
+
+
 def test_folders_that_hold_something_else_are_refused(tmp_path):
     write(tmp_path / "run", "quick")
     with pytest.raises(ValueError, match="run folder of one data set"):

@@ -6,8 +6,9 @@ import sys
 
 import pytest
 
+from hr_keras import datasets
 from hr_keras.experiments.methods import METHODS, check_methods, get_method
-from hr_keras.experiments.protocol import PRESETS, Protocol, from_preset
+from hr_keras.experiments.protocol import PRESETS, Protocol, change_protocol, from_preset
 from hr_keras.losses import HRLoss
 
 
@@ -87,11 +88,48 @@ def test_run_folders_are_named_by_what_differs():
         ({"methods": ("ce", "hrr")}, "Did you mean 'hr'"),
         ({"methods": ()}, "at least one"),
         ({"methods": ("ce", "ce")}, "none twice"),
+        ({"data_label": " "}, "data_label"),
+        ({"data_label": "two\nlines"}, "data_label"),
+        ({"data_label": "long" * 21}, "at most 80"),
     ],
 )
 def test_bad_protocols_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         from_preset("quick", **changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "paper", "name"),
+    [
+        ({"dataset": "mnist10k"}, "MNIST", "mnist10k"),
+        ({"dataset": "svhn_cropped"}, "SVHN", "svhn_cropped"),
+        ({"dataset": "fashion_mnist"}, None, "fashion_mnist"),
+        ({"dataset": "cifar10", "data_label": "my photographs"}, None, "my photographs"),
+        ({"data_label": "CIFAR-10"}, "CIFAR-10", "CIFAR-10"),
+        ({"data_label": "CIFAR-10, JPEG-recompressed"}, "CIFAR-10", "CIFAR-10, JPEG-recompressed"),
+        ({"data_label": "CIFAR-100"}, None, "CIFAR-100"),
+        ({"data_label": "Fashion-MNIST"}, None, "Fashion-MNIST"),
+    ],
+)
+def test_the_label_of_the_data_says_what_they_are_compared_with(changes, paper, name):
+    protocol = from_preset("quick", **changes)
+    assert (protocol.paper_dataset, protocol.data_name) == (paper, name)
+    assert Protocol.from_json(protocol.to_json()) == protocol
+
+
+def test_a_file_that_is_recognized_gets_the_papers_name(tmp_path, monkeypatch):
+    path = tmp_path / "data.npz"
+    path.write_bytes(b"one")
+    monkeypatch.setattr(datasets, "recognize", lambda name: "MNIST")
+    protocol = from_preset("quick", dataset=path)
+    assert protocol.paper_dataset == "MNIST"
+    assert from_preset("quick", dataset=path, data_label="mine").data_name == "mine"
+    monkeypatch.setattr(datasets, "recognize", lambda name: None)
+    labelled = dataclasses.replace(protocol, data_label="MNIST, rotated")
+    assert change_protocol(labelled, dataset=path) == labelled
+    path.write_bytes(b"another")
+    assert change_protocol(labelled, dataset=path).data_label is None
+    assert change_protocol(labelled, dataset="mnist").data_name == "mnist"
 
 
 def test_unknown_presets_are_refused():

@@ -6,11 +6,13 @@ import pathlib
 import shutil
 
 import numpy as np
+import pandas as pd
 import pytest
 from saved_results import make_accuracies, make_folder, make_result
 
-from hr_keras._core.rendering import plain_text, render_figure
+from hr_keras._core.rendering import format_latex, plain_text, render_figure
 from hr_keras.experiments.methods import METHODS
+from hr_keras.experiments.plan import plan_runs
 from hr_keras.experiments.result import Accuracy, Confusion, ErrorTerms
 from hr_keras.experiments.results import accuracy_table, confusion, convergence, error_bound
 from hr_keras.experiments.results.paper_numbers import find_paper_accuracy
@@ -155,7 +157,7 @@ def test_the_papers_numbers_bear_out_what_it_says_of_them():
         epsilon: [
             find_paper_accuracy(name, "hr", attack, epsilon)
             - find_paper_accuracy(name, "ce", attack, epsilon)
-            for name in ("mnist10k", "cifar10", "svhn_cropped")
+            for name in ("MNIST", "CIFAR-10", "SVHN")
             for attack in ("fgsm_ce", "fgsm_hr")
         ]
         for epsilon in (0.0, 0.1, 0.25)
@@ -164,9 +166,9 @@ def test_the_papers_numbers_bear_out_what_it_says_of_them():
     assert (min(gains[0.25]), max(gains[0.25])) == pytest.approx((0.002, 0.038))
     assert max(gains[0.1]) == pytest.approx(0.041)
     assert sorted(gains[0.1])[1] == pytest.approx(0.034)  # one cell, MNIST under HR, is left out
-    assert find_paper_accuracy("fashion_mnist", "ce", "fgsm_ce", 0.1) is None
-    assert find_paper_accuracy("mnist", "ce", "fgsm_ce", 0.3) is None
-    assert find_paper_accuracy("mnist", "third", "fgsm_ce", 0.1) is None
+    assert find_paper_accuracy(None, "ce", "fgsm_ce", 0.1) is None
+    assert find_paper_accuracy("MNIST", "ce", "fgsm_ce", 0.3) is None
+    assert find_paper_accuracy("MNIST", "third", "fgsm_ce", 0.1) is None
 
 
 def make_curves(path, ce, hr):
@@ -294,9 +296,41 @@ def test_figures_have_the_same_bytes_again(tmp_path):
     np.testing.assert_allclose(curves[1].lines[5].get_ydata(), mean)
 
 
+def test_everything_drawn_says_what_the_data_are_called(tmp_path):
+    """From a folder trained by name on recompressed images; the images are not needed."""
+    shutil.copytree(ROOT / "results" / "mnist10k" / "quick", tmp_path / "run")
+    path = tmp_path / "run" / "protocol.json"
+    path.write_text(path.read_text().replace('"mnist10k"', '"cifar10"'))
+    label = "CIFAR-10, JPEG-recompressed"
+    (folder,) = plan_runs(tmp_path / "run", data_label=label).create()
+    text = accuracy_table.write([folder], folder.path)
+    assert f"## {label} beside the paper's column CIFAR-10" in text
+    for write in (convergence.write, confusion.write, error_bound.write):
+        write([folder])
+    drawn = [
+        path for path in folder.path.iterdir() if path.suffix in (".md", ".csv", ".tex", ".svg")
+    ]
+    assert len(drawn) == 18
+    for path in drawn:
+        assert label in path.read_text(), path.name
+        parts = path.read_text().split("\\caption")[1:]
+        assert all(label in part for part in parts), path.name
+
+
+def test_the_papers_norms_are_shown_beside_mnist_only(tmp_path):
+    results = [make_confused("ce", 0, 0.2)]
+    labels = {"MNIST": 0.4, "MNIST, rotated": 0.4, "CIFAR-10": None, "Fashion-MNIST": None}
+    for label, paper in labels.items():
+        folder = make_folder(tmp_path / label, results, data_label=label)
+        found = confusion.rows(folder)["paper"]
+        assert found.isna().all() if paper is None else (found == paper).all()
+
+
 def test_text_from_outside_cannot_format_a_report():
     shown = plain_text("a|b`c<script>\n# d\x1b[31m")
     assert "\n" not in shown
     assert "\x1b" not in shown
     for character in "|`<":
         assert f"\\{character}" in shown
+    caption = format_latex(pd.DataFrame({"a": ["1"]}), r"50% \input{x}_1 & ~^#$")
+    assert r"\caption{50\% \textbackslash{}input\{x\}\_1 \& " in caption

@@ -10,9 +10,7 @@ from hr_keras._core.rendering import (
     format_estimate,
     format_interval,
     format_share,
-)
-from hr_keras.experiments.protocol import (
-    PAPER_DATASETS,
+    plain_text,
 )
 from hr_keras.experiments.results import convergence, strong_attacks
 from hr_keras.experiments.results.paper_numbers import (
@@ -60,7 +58,7 @@ def rows(folder: RunFolder) -> pd.DataFrame:
     found = summarize_groups(frame, keys, "accuracy")
     shares = frame.groupby(keys, sort=False)["zero_gradient_share"].mean().to_numpy(float)
     paper = [
-        find_paper_accuracy(folder.protocol.dataset, row.method, row.attack, row.epsilon)
+        find_paper_accuracy(folder.protocol.paper_dataset, row.method, row.attack, row.epsilon)
         for row in found.itertuples()
     ]
     return found.assign(zero_gradient_share=shares, paper=pd.Series(paper, dtype="float64"))
@@ -73,7 +71,7 @@ def differences(folder: RunFolder, baseline: str | None = None) -> pd.DataFrame:
     realizations, paper, better (`"yes"`, `"no"` or `"undecided"`).
     """
     baseline = choose_baseline(folder.protocol, baseline)
-    dataset = folder.protocol.dataset
+    dataset = folder.protocol.paper_dataset
     found = compare_methods(_complete_attacks(folder), _KEYS, "accuracy", baseline)
     paper = []
     for row in found.itertuples():
@@ -84,7 +82,7 @@ def differences(folder: RunFolder, baseline: str | None = None) -> pd.DataFrame:
         paper.append(None if ours is None or base is None else round(ours - base, 6))
     better = [judge_difference(row.mean, row.low, row.high) for row in found.itertuples()]
     found = found.assign(paper=pd.Series(paper, dtype="float64"), better=better)
-    found.insert(0, "dataset", dataset)
+    found.insert(0, "dataset", folder.protocol.data_name)
     return found
 
 
@@ -117,16 +115,20 @@ def write(folders: list[RunFolder], path: pathlib.Path, baseline: str | None = N
 def _write_tables(path: pathlib.Path, folders: list[RunFolder], baseline: str | None) -> str:
     found = [rows(folder) for folder in folders]
     compared = [differences(folder, baseline) for folder in folders]
-    tables = {title: _layout(folders, found, through) for through, title in _TITLES.items()}
+    names = " · ".join(folder.protocol.data_name for folder in folders)
+    tables = {
+        f"{title}: {names}": _layout(folders, found, through) for through, title in _TITLES.items()
+    }
     text = markdown(folders, found, compared, baseline)
     write_tables(path, "table", text, pd.concat(found), tables)
     changes = pd.concat(compared)
     captions = {
-        f"Difference to the baseline: {describe_dataset(folder)}": _layout_differences(folder, one)
+        f"Difference to the baseline: {folder.protocol.data_name}": _layout_differences(folder, one)
         for folder, one in zip(folders, compared, strict=True)
         if len(one)
     }
-    write_tables(path, "differences", join_sections(*captions.values()), changes, captions)
+    sections = [part for caption, one in captions.items() for part in (plain_text(caption), one)]
+    write_tables(path, "differences", join_sections(*sections), changes, captions)
     return text
 
 
@@ -222,7 +224,7 @@ def _find_cell(
 
 
 def _compare_with_paper(folder: RunFolder, found: pd.DataFrame) -> list[str | pd.DataFrame]:
-    dataset, name = folder.protocol.dataset, describe_dataset(folder)
+    name = describe_dataset(folder)
     if not found["paper"].notna().any():
         return [f"## {name} beside the paper", "The paper has no such column."]
     lines = []
@@ -248,8 +250,8 @@ def _compare_with_paper(folder: RunFolder, found: pd.DataFrame) -> list[str | pd
             lines.append(line)
     changes = describe_changes(folder.protocol)
     return [
-        f"## {name} beside the paper's column {PAPER_DATASETS[dataset]}",
-        NOTES.get(dataset, ""),
+        f"## {name} beside the paper's column {folder.protocol.paper_dataset}",
+        NOTES.get(folder.protocol.dataset, ""),
         f"Not the paper's protocol: {changes}." if changes else "",
         pd.DataFrame(lines),
     ]

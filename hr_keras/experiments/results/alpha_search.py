@@ -127,7 +127,7 @@ def rows(folders: list[RunFolder], epsilon: float = 0.1) -> pd.DataFrame:
 def _summarize(folder: RunFolder, epsilon: float) -> dict[str, Any]:
     frame = folder.accuracies()
     row: dict[str, Any] = {
-        "dataset": folder.protocol.dataset,
+        "dataset": folder.protocol.data_name,
         "alpha": folder.protocol.alpha,
         "epsilon": epsilon,
     }
@@ -207,8 +207,7 @@ def figure(folder: RunFolder, found: pd.DataFrame) -> "Figure":
     clean.set_title("without attack", fontsize=10)
     attacked.set_title(f"FGSM with CE at ε = {chosen['epsilon']:g}", fontsize=10)
     attacked.set_xlabel("order α of the loss")
-    name = pathlib.PurePath(folder.protocol.dataset).stem
-    drawn.suptitle(f"The search for α: {name}", parse_math=False)
+    drawn.suptitle(f"The search for α: {folder.protocol.data_name}", parse_math=False)
     return drawn
 
 
@@ -236,5 +235,6 @@ def write(folders: list[RunFolder], path: pathlib.Path, epsilon: float = 0.1) ->
     text = markdown(folders[0], found)
     for ending, content in render_figure(figure(folders[0], found)).items():
         files.write_atomically(path / f"alpha.{ending}", content)
-    write_tables(path, "alpha", text, found, {"The search for α": _layout(found)})
+    caption = f"The search for α: {folders[0].protocol.data_name}"
+    write_tables(path, "alpha", text, found, {caption: _layout(found)})
     return text

@@ -1,13 +1,12 @@
 """Semi-empirical confusion matrices p(ŷ|y) under FGSM with CE, and how far from certainty."""
 
-import pathlib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from hr_keras._core.rendering import ROUTE_LABELS, format_estimate, new_figure, render_figure
-from hr_keras.experiments.protocol import PAPER_DATASETS, Protocol
+from hr_keras.experiments.protocol import Protocol
 from hr_keras.experiments.results.tables import (
     NOTES,
     describe_dataset,
@@ -70,7 +69,7 @@ def rows(folder: RunFolder, epsilon: float = 0.1) -> pd.DataFrame:
     squares = found.assign(square=(identity - found["probability"]) ** 2)
     norms = np.sqrt(squares.groupby(_KEYS, sort=False)["square"].sum()).rename("norm").reset_index()
     means = summarize_groups(norms, ["dataset", "method", "through"], "norm")
-    is_mnist = PAPER_DATASETS.get(folder.protocol.dataset) == "MNIST" and epsilon == 0.1
+    is_mnist = folder.protocol.paper_dataset == "MNIST" and epsilon == 0.1
     paper = [_PAPER_NORMS.get(method) if is_mnist else None for method in means["method"]]
     return means.assign(epsilon=epsilon, paper=pd.Series(paper, dtype="float64"))
 
@@ -128,9 +127,8 @@ def figure(folder: RunFolder, epsilon: float = 0.1) -> "Figure":
             norm = norms[(norms["method"] == method) & (norms["through"] == through)].iloc[0]
             image = _draw_matrix(panels[row, column], matrix.to_numpy(float), norm)
     drawn.colorbar(image, ax=panels, shrink=0.5, label="p(ŷ | y)")
-    name = pathlib.PurePath(folder.protocol.dataset).stem
-    title = f"Mean softmax on the test images, FGSM with CE at ε = {epsilon:g}: {name}"
-    drawn.suptitle(title, parse_math=False)
+    title = f"Mean softmax on the test images, FGSM with CE at ε = {epsilon:g}"
+    drawn.suptitle(f"{title}: {folder.protocol.data_name}", parse_math=False)
     return drawn
 
 
@@ -172,6 +170,7 @@ def write(folders: list[RunFolder], epsilon: float = 0.1) -> str:
         found = rows(folder, epsilon)
         texts.append(markdown(folder, found))
         folder.write("confusion", **render_figure(figure(folder, epsilon)))
-        tables = {"Distance of the confusion matrices from the identity": _layout(found)}
+        caption = "Distance of the confusion matrices from the identity"
+        tables = {f"{caption}: {folder.protocol.data_name}": _layout(found)}
         write_tables(folder.path, "confusion", texts[-1], found, tables)
     return "\n".join(texts)

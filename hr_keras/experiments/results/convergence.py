@@ -1,7 +1,6 @@
 """Figure 1, validation accuracy against epoch, and the epochs to reach an accuracy."""
 
 import math
-import pathlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -90,7 +89,7 @@ def _count_epochs(
     found = []
     for method in folder.protocol.methods:
         row = {
-            "dataset": folder.protocol.dataset,
+            "dataset": folder.protocol.data_name,
             "accuracy": accuracy,
             "method": method,
             "epochs": means["mean"].get(method, math.nan),
@@ -164,8 +163,8 @@ def figure(folder: RunFolder) -> "Figure":
         _draw_accuracies(axes, folder, histories, through)
         axes.set_title(f"FGSM, {label}", fontsize=10)
     drawn.supylabel("validation accuracy", fontsize=10)
-    name = pathlib.PurePath(folder.protocol.dataset).stem
-    drawn.suptitle(f"FGSM with CE on the validation split: {name}", parse_math=False)
+    title = f"FGSM with CE on the validation split: {folder.protocol.data_name}"
+    drawn.suptitle(title, parse_math=False)
     handles, labels = panels[-1].get_legend_handles_labels()
     drawn.legend(handles, labels, loc="outside right upper", title="trained with", frameon=False)
     return drawn
@@ -228,8 +227,7 @@ def write(
         write_figure(folder)
         found = rows(folder, accuracies, baseline)
         texts.append(markdown(folder, found, baseline))
-        tables = {"Epochs to reach a validation accuracy": _layout(
-            found, choose_baseline(folder.protocol, baseline)
-        )}  # fmt: skip
+        caption = f"Epochs to reach a validation accuracy: {folder.protocol.data_name}"
+        tables = {caption: _layout(found, choose_baseline(folder.protocol, baseline))}
         write_tables(folder.path, "convergence", texts[-1], found, tables)
     return "\n".join(texts)

@@ -1,6 +1,5 @@
 """Proposition 1 and Corollary 1 on trained models: the error and what bounds it."""
 
-import pathlib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -173,8 +172,8 @@ def figure(folder: RunFolder, upper: pd.DataFrame) -> "Figure":
     left, right = drawn.subplots(1, 2)
     _draw_by_epoch(left, folder)
     _draw_by_alpha(right, folder, upper)
-    name = pathlib.PurePath(folder.protocol.dataset).stem
-    drawn.suptitle(f"Probability of error and its upper bound: {name}", parse_math=False)
+    title = f"Probability of error and its upper bound: {folder.protocol.data_name}"
+    drawn.suptitle(title, parse_math=False)
     return drawn
 
 
@@ -227,5 +226,9 @@ def write(folders: list[RunFolder]) -> str:
         upper, lower = rows(folder), lower_rows(folder)
         texts.append(markdown(folder, upper, lower))
         folder.write("bounds", **render_figure(figure(folder, upper)))
-        write_tables(folder.path, "bounds", texts[-1], upper, _layout(folder, upper, lower))
+        tables = {
+            f"{caption}: {folder.protocol.data_name}": table
+            for caption, table in _layout(folder, upper, lower).items()
+        }
+        write_tables(folder.path, "bounds", texts[-1], upper, tables)
     return "\n".join(texts)

@@ -1,6 +1,6 @@
 """The paper's Table 1, and how a protocol differs from the paper's."""
 
-from hr_keras.experiments.protocol import PAPER_DATASETS, PAPER_PRESETS, PRESETS, Protocol
+from hr_keras.experiments.protocol import PAPER_PRESETS, PRESETS, Protocol
 
 # The paper's columns of Table 1: (method, attack).
 PAPER_COLUMNS = (("ce", "fgsm_ce"), ("hr", "fgsm_ce"), ("hr", "fgsm_hr"), ("ce", "fgsm_hr"))
@@ -24,17 +24,19 @@ _PAPER = {
 }
 
 
-def find_paper_accuracy(dataset: str, method: str, attack: str, epsilon: float) -> float | None:
+def find_paper_accuracy(
+    dataset: str | None, method: str, attack: str, epsilon: float
+) -> float | None:
     """Returns the test accuracy in the paper's Table 1; `None` where it has none.
 
     Args:
-        dataset: Name of the data set.
+        dataset: The paper's name of the data set, see `Protocol.paper_dataset`.
         method: `"ce"` or `"hr"`.
         attack: `"none"`, `"fgsm_ce"` or `"fgsm_hr"`.
         epsilon: Size of the attack.
     """
     attack = "fgsm_ce" if attack == "none" else attack
-    values = _PAPER.get(PAPER_DATASETS.get(dataset, ""), {}).get(epsilon)
+    values = _PAPER.get(dataset or "", {}).get(epsilon)
     if values is None or (method, attack) not in PAPER_COLUMNS:
         return None
     return values[PAPER_COLUMNS.index((method, attack))]
@@ -42,7 +44,7 @@ def find_paper_accuracy(dataset: str, method: str, attack: str, epsilon: float) 
 
 def describe_changes(protocol: Protocol) -> str:
     """Says how the training differs from the paper's for this data set; empty if it does not."""
-    preset = PRESETS[PAPER_PRESETS[PAPER_DATASETS[protocol.dataset]]]
+    preset = PRESETS[PAPER_PRESETS[protocol.paper_dataset or ""]]
     names = (
         "model", "alpha", "epochs", "batch_size", "optimizer", "learning_rate", "schedule",
         "mean_image", "realizations",

@@ -43,7 +43,7 @@ def label_method(method: str) -> str:
 
 def describe_dataset(folder: RunFolder) -> str:
     """Returns the name of the data set as safe text."""
-    return plain_text(pathlib.PurePath(folder.protocol.dataset).stem)
+    return plain_text(folder.protocol.data_name)
 
 
 def describe_protocol(protocol: Protocol, with_alpha: bool = True) -> str:
@@ -87,7 +87,7 @@ def write_tables(
         stem: Name of the files without the ending.
         text: The Markdown.
         rows: Tidy rows, for the CSV.
-        tables: Tables of texts with their captions, for the LaTeX.
+        tables: Tables of texts with their captions, which name the data set, for the LaTeX.
     """
     latex = "\n".join(format_latex(table, caption) for caption, table in tables.items())
     files.write_atomically(path / f"{stem}.md", text)
