@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from hr_keras._core.checks import check_count
+from hr_keras._core.checks import check_count, check_epsilons
 from hr_keras._core.runtime import import_tensorflow
 from hr_keras.cli.options import (
     DATA_DIR_HELP,
@@ -43,6 +43,10 @@ def table(
         Optional[int],
         typer.Option(help="Number of test images for --attack, the first; by default all."),
     ] = None,
+    attack_epsilon: Annotated[
+        Optional[list[float]],
+        typer.Option(help="Size of --attack; repeat for several. By default the protocol's."),
+    ] = None,
     baseline: _Baseline = None,
 ) -> None:
     """Table 1: train with each method, attack with FGSM, as published and exactly."""
@@ -54,13 +58,19 @@ def table(
         check_count("examples", examples)
         if not attack:
             raise ValueError("`--examples` is the number of images for `--attack`: give one.")
+    if attack_epsilon:
+        check_epsilons(attack_epsilon)
+        if not attack:
+            raise ValueError("`--attack-epsilon` is the size of `--attack`: give one.")
 
     def check(protocol: "Protocol") -> None:
         choose_baseline(protocol, get_value(baseline))
 
     def measure(folder: "RunFolder") -> None:
         for name in attack or ():
-            measure_attack(folder, name.value, examples, options.data_dir)
+            measure_attack(
+                folder, name.value, examples, options.data_dir, tuple(attack_epsilon or ())
+            )
 
     plan = options.plan_table()
     run_experiment(

@@ -10,6 +10,7 @@ import numpy as np
 
 from hr_keras import datasets, evaluation
 from hr_keras._core import information
+from hr_keras._core.checks import check_epsilons
 from hr_keras.attacks import FGSM
 from hr_keras.attacks.objectives import ROUTES
 from hr_keras.attacks.worst_case import check_attack_name, make_attack
@@ -203,26 +204,34 @@ def measure_attack(
     attack: str,
     examples: int | None = None,
     data_dir: str | pathlib.Path | None = None,
+    epsilons: Iterable[float] = (),
 ) -> None:
     """Attacks the trained models of a run folder, and adds the accuracies to their results.
 
-    A model whose result has this attack on as many examples already is not attacked again.
+    A model whose result has this attack at this ε on as many examples is not attacked again.
 
     Args:
         folder: A run folder whose models are trained.
-        attack: A name of `attacks.ATTACK_NAMES`, made at each ε > 0 of the protocol.
+        attack: A name of `attacks.ATTACK_NAMES`.
         examples: How many test images, the first; `None` for all.
         data_dir: Folder of the data sets, see `datasets.load`.
+        epsilons: Sizes of the attack, greater than 0; by default each of the protocol.
 
     Raises:
-        ValueError: For an unknown attack, or if a model is missing.
+        ValueError: For an unknown attack or a size that is not greater than 0, or if a model is
+            missing.
     """
     check_attack_name(attack)
+    sizes = check_epsilons(tuple(epsilons) or folder.protocol.epsilons)
+    if epsilons and min(sizes) <= 0:
+        raise ValueError(f"The size of an attack must be greater than 0. Received: {epsilons}")
     for result in folder.results():
         size = result.accuracies[0].examples
         count = min(examples or size, size)
-        if not any((one.attack, one.examples) == (attack, count) for one in result.accuracies):
-            folder.write_result(_add_attack(folder, result, attack, count, data_dir))
+        known = {(one.attack, one.examples, one.epsilon) for one in result.accuracies}
+        missing = [one for one in sizes if one > 0 and (attack, count, one) not in known]
+        if missing:
+            folder.write_result(_add_attack(folder, result, attack, count, missing, data_dir))
 
 
 def _add_attack(
@@ -230,6 +239,7 @@ def _add_attack(
     result: Result,
     attack: str,
     examples: int,
+    epsilons: list[float],
     data_dir: str | pathlib.Path | None,
 ) -> Result:
     protocol = folder.protocol
@@ -238,7 +248,7 @@ def _add_attack(
     images, labels = (array[:examples] for array in data.test)
     shared: dict[str, Any] = {"split": "test", "examples": len(images)}
     found, clean = [], None
-    for epsilon in (epsilon for epsilon in protocol.epsilons if epsilon > 0):
+    for epsilon in epsilons:
         robust = evaluation.robust_accuracy(model, images, labels, make_attack(attack, epsilon))
         clean = robust.clean
         found.append(

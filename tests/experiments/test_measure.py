@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from saved_results import make_folder, make_result
 from test_evaluation import counted, counting_model
 from test_evaluation import data as counted_data
 
@@ -7,6 +8,7 @@ from hr_keras import datasets, error_bounds, evaluation, metrics
 from hr_keras.attacks import FGSM
 from hr_keras.experiments import measure
 from hr_keras.experiments.protocol import from_preset
+from hr_keras.experiments.result import Accuracy
 
 
 def measure_terms(model, images, labels):
@@ -69,3 +71,28 @@ def test_confusion_matrices_cost_their_attacks_and_one_clean_pass():
         adversarial = FGSM(row.epsilon, "ce", route)(model, *split)
         expected = evaluation.confusion_matrix(model, adversarial, split.labels)
         np.testing.assert_allclose(row.matrix, expected, atol=1e-9)
+
+
+def test_a_stronger_attack_is_made_once_at_each_size(cnn, digits, tmp_path, monkeypatch):
+    clean = Accuracy("test", "none", "none", 0.0, len(digits.test.images), 0.9)
+    folder = make_folder(tmp_path, [make_result("ce", 0, [clean])], dataset="mnist10k")
+    cnn.save(folder.model_path("ce", 0))
+    made, make_attack = [], measure.make_attack
+
+    def seen(name, epsilon):
+        made.append(epsilon)
+        return make_attack(name, epsilon)
+
+    monkeypatch.setattr(measure, "make_attack", seen)
+    measure.measure_attack(folder, "noise", 20)
+    measure.measure_attack(folder, "noise", 20, epsilons=(0.3, 0.1))
+    assert made == [0.1, 0.25, 0.3]
+    accuracies = folder.read_result("ce", 0).accuracies
+    assert [(one.attack, one.epsilon, one.examples) for one in accuracies[1:]] == [
+        ("none", 0.0, 20),
+        ("noise", 0.1, 20),
+        ("noise", 0.25, 20),
+        ("noise", 0.3, 20),
+    ]
+    with pytest.raises(ValueError, match="greater than 0"):
+        measure.measure_attack(folder, "noise", 20, epsilons=(0.0,))

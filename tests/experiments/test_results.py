@@ -17,6 +17,7 @@ from hr_keras.experiments.result import Accuracy, Confusion, ErrorTerms
 from hr_keras.experiments.results import accuracy_table, confusion, convergence, error_bound
 from hr_keras.experiments.results.paper_numbers import find_paper_accuracy
 from hr_keras.experiments.run_folder import RunFolder
+from hr_keras.experiments.statistics import compute_wilson_interval
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -110,8 +111,8 @@ def test_a_stronger_attack_that_every_model_was_put_under_is_shown(tmp_path):
             folder.write_result(dataclasses.replace(result, accuracies=(*result.accuracies, *more)))
             last = more
     text = accuracy_table.write([folder], tmp_path)
-    assert "`pgd` on 50 examples, done for 3 of 4 models" in text
-    assert "`--attack pgd --examples 50` does the others" in text
+    assert "`pgd` at ε = 0.1 on 50 examples, done for 3 of 4 models" in text
+    assert "`--attack pgd --examples 50 --attack-epsilon 0.1` does the others" in text
     assert "attacked with `pgd`" not in text
     assert "pgd" not in (tmp_path / "table.csv").read_text()
     result = folder.read_result("hr", 1)
@@ -119,6 +120,8 @@ def test_a_stronger_attack_that_every_model_was_put_under_is_shown(tmp_path):
     text = accuracy_table.write([folder], tmp_path)
     assert "attacked with `pgd`" in text
     assert "Accuracy on 50 test images" in text
+    low, high = compute_wilson_interval(0.3, 50)  # CE withstands .25 and .35
+    assert f"[{low:.3f}, {high:.3f}]".replace("0.", ".") in text
     assert "Not shown" not in text
 
 

@@ -2,21 +2,26 @@
 
 import pandas as pd
 
-from hr_keras._core.rendering import format_estimate, format_interval, plain_text
+from hr_keras._core.rendering import (
+    format_estimate,
+    format_interval,
+    format_share,
+    plain_text,
+)
 from hr_keras.experiments.protocol import ATTACK_OBJECTIVES
 from hr_keras.experiments.results.tables import describe_dataset, label_method
 from hr_keras.experiments.run_folder import RunFolder
+from hr_keras.experiments.statistics import compute_wilson_interval
 
 FGSM = tuple(f"fgsm_{objective}" for objective in ATTACK_OBJECTIVES)
 
 
-def find_unfinished(folder: RunFolder) -> dict[tuple[str, int], int]:
-    """Returns (attack, examples) of attacks on some models only, and on how many."""
+def find_unfinished(folder: RunFolder) -> dict[tuple[str, int, float], int]:
+    """Returns (attack, examples, ε) of attacks on some models only, and on how many."""
     frame = folder.accuracies()
     models = len(frame[["method", "realization"]].drop_duplicates())
     stronger = frame[~frame["attack"].isin(["none", *FGSM])]
-    trials = stronger.drop_duplicates(["attack", "examples", "method", "realization"])
-    counts = trials.groupby(["attack", "examples"]).size()
+    counts = stronger.groupby(["attack", "examples", "epsilon"]).size()
     return {key: int(count) for key, count in counts.items() if count < models}
 
 
@@ -43,7 +48,9 @@ def describe_stronger(
             f"## {describe_dataset(folder)} attacked with `{name}`",
             table,
             f"Accuracy on {examples:,} test images. An example counts as "
-            "correct if it withstands every part of the attack.",
+            "correct if it withstands every part of the attack. ± is the standard error over "
+            "realizations; the 95 % interval over test images (Wilson) is about other images of "
+            "the same kind, for these models.",
         ]
     return sections
 
@@ -57,6 +64,10 @@ def _layout_stronger(
         for row in group.itertuples():
             text = format_estimate(row.mean, row.standard_error)
             line[f"trained with {label_method(row.method)}"] = text
+            low, high = compute_wilson_interval(row.mean, row.examples)
+            line[f"{label_method(row.method)}: over test images"] = (
+                f"[{format_share(low)}, {format_share(high)}]"
+            )
         changes = compared[
             (compared["epsilon"] == epsilon) & compared["attack"].isin(["none", attack])
         ]
@@ -74,7 +85,8 @@ def describe_unfinished(folder: RunFolder) -> str:
     """Says how to finish attacks that only some models were put under."""
     models = len(folder.protocol.methods) * folder.protocol.realizations
     return "\n\n".join(
-        f"Not shown: `{plain_text(attack)}` on {examples} examples, done for {count} of {models} "
-        f"models. `--attack {plain_text(attack)} --examples {examples}` does the others."
-        for (attack, examples), count in find_unfinished(folder).items()
+        f"Not shown: `{plain_text(attack)}` at ε = {epsilon:g} on {examples} examples, done for "
+        f"{count} of {models} models. `--attack {plain_text(attack)} --examples {examples} "
+        f"--attack-epsilon {epsilon:g}` does the others."
+        for (attack, examples, epsilon), count in find_unfinished(folder).items()
     )
