@@ -17,8 +17,7 @@ import tensorflow as tf
 from interleaved import arguments, compare, limit, ratios, report, save
 
 from hr_keras import datasets
-from hr_keras.attacks import PGD, objectives, standard
-from hr_keras.attacks._attack import Task
+from hr_keras.attacks import PGD, Task, objectives, standard
 from hr_keras.attacks.fgsm import compute_gradients
 from hr_keras.models import mnist_cnn
 
@@ -31,7 +30,7 @@ clock = time.process_time
 def bare_passes(model):
     """Forward and backward on a batch, compiled and called step by step from Python.
 
-    In a compiled loop they may take 1.6 times as long: see `iterative._apart`.
+    In a compiled loop they may take 1.6 times as long: see `compiled.separate`.
     """
 
     @tf.function

@@ -44,6 +44,11 @@ def check_count(argument: str, value: Any, lowest: int = 1) -> int:
     return int(value)
 
 
+def check_batch_size(batch_size: Any) -> int:
+    """Returns the batch size, or raises a ValueError unless it is a positive integer."""
+    return check_count("batch_size", batch_size)
+
+
 def check_alpha(alpha: Any) -> float:
     """Returns `alpha` as a float if it is a finite number greater than 1.
 

@@ -1,8 +1,9 @@
 """Attacks are frozen values: `attack(model, images, labels)` makes adversarial images."""
 
 from hr_keras.attacks import objectives
-from hr_keras.attacks._attack import Attack, Outcome, Task
-from hr_keras.attacks._iterative import IterativeAttack, State
+from hr_keras.attacks._attack import Attack
+from hr_keras.attacks._iterative import IterativeAttack
+from hr_keras.attacks._task import Outcome, State, Task
 from hr_keras.attacks.apgd import APGD
 from hr_keras.attacks.fab import FAB
 from hr_keras.attacks.fgsm import FGSM

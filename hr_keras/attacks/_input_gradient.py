@@ -2,29 +2,33 @@
 
 Training never needs the gradient with respect to the images, attacks need no other, and
 TensorFlow's CPU kernel for it is made for many channels: for one it is among the slowest
-operations of an attack. One matrix product and a sum of shifted images give the same numbers,
-but for the order of the sums, sooner.
+operations of an attack. One matrix product and a sum of shifted images are faster and differ
+in the order of the sums only.
 """
+
+from typing import Any
+
+import numpy as np
 
 from hr_keras._core import replicas
 
 
 class InputGradient:
-    """Gradients of values with respect to `images`, in a TensorFlow graph.
+    """Computes gradients with respect to `images`, in a TensorFlow graph.
 
-    Made once the values are computed, and before any gradient is.
+    Make it after the values are computed, and before any gradient is.
 
     Args:
-        tape: a persistent `tf.GradientTape` that watches `images`.
-        images: `(n, ...)` symbolic tensor.
+        tape: A persistent `tf.GradientTape` that watches `images`.
+        images: Symbolic tensor, `(n, ...)`.
     """
 
-    def __init__(self, tape, images):
+    def __init__(self, tape: Any, images: Any) -> None:
         self.tape, self.images = tape, images
         self.convolution = _first_convolution(images)
 
-    def __call__(self, value):
-        """∂Σvalue/∂images `(n, ...)`: zero where the images have no path to it."""
+    def __call__(self, value: Any) -> Any:
+        """Computes ∂Σvalue/∂images `(n, ...)`: zero where the images have no path to it."""
         import tensorflow as tf
 
         if self.convolution is not None:
@@ -45,8 +49,8 @@ class InputGradient:
         return self.tape.gradient(value, self.images, unconnected_gradients="zero")
 
 
-def _first_convolution(images):
-    """The operation that everything made of `images` passes through, if it is one for us."""
+def _first_convolution(images: Any) -> Any:
+    """Finds the convolution that all uses of `images` pass through; `None` if there is none."""
     if replicas.gpu_count() > 0:
         return None
     tensor = images
@@ -58,8 +62,8 @@ def _first_convolution(images):
     return None
 
 
-def _is_eligible(convolution):
-    """One channel, no strides or holes, and sizes that are known."""
+def _is_eligible(convolution: Any) -> bool:
+    """Tells whether it has one channel, no strides or holes, and sizes that are known."""
     images, kernel = convolution.inputs
     if convolution.get_attr("data_format") != b"NHWC" or images.dtype != "float32":
         return False
@@ -70,13 +74,13 @@ def _is_eligible(convolution):
     return set(steps) == {1} and convolution.get_attr("padding") in (b"VALID", b"SAME")
 
 
-def _transposed_convolution(gradient, kernel, shape):
-    """∂/∂images of a convolution of images `(n, height, width, 1)`, here `shape`.
+def _transposed_convolution(gradient: Any, kernel: Any, shape: Any) -> Any:
+    """Computes ∂/∂images of a convolution of images of `shape` `(n, height, width, 1)`.
 
     dx[i, j] = Σ_ab (Σ_k dz[i − a, j − b, k] w[a, b, k]), the inner sums as one matrix product.
 
     Args:
-        gradient: ∂/∂ its output, `(n, rows, columns, filters)`.
+        gradient: ∂/∂output, `(n, rows, columns, filters)`.
         kernel: `(a, b, 1, filters)`.
     """
     import tensorflow as tf
@@ -89,13 +93,9 @@ def _transposed_convolution(gradient, kernel, shape):
     parts = tf.reshape(products, (rows * columns, -1, *gradient.shape[1:3]))
     shifted = [
         tf.pad(part, ((0, 0), (a, rows - 1 - a), (b, columns - 1 - b)))
-        for part, (a, b) in zip(tf.unstack(parts), _offsets(rows, columns), strict=True)
+        for part, (a, b) in zip(tf.unstack(parts), np.ndindex(rows, columns), strict=True)
     ]
     whole = tf.add_n(shifted)
     # What "SAME" padded, (rows − 1) // 2 above and the rest below, is no part of the image.
     top, left = ((whole.shape[1] - height) // 2, (whole.shape[2] - width) // 2)
     return whole[:, top : top + height, left : left + width, None]
-
-
-def _offsets(rows, columns):
-    return [(a, b) for a in range(rows) for b in range(columns)]

@@ -1,88 +1,85 @@
-"""What attacks of many steps share: batches that shrink as their examples are fooled."""
+"""`IterativeAttack`: batches that shrink as their examples are fooled."""
 
 import abc
+from collections.abc import Iterator
 from dataclasses import KW_ONLY, dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
+import keras
 import numpy as np
 from keras import ops
 
 from hr_keras._core.checks import check_count, check_epsilon
-from hr_keras._core.compiled import even_size
+from hr_keras._core.compiled import even_size, separate
 from hr_keras._core.logits import logits_of
 from hr_keras.attacks import _perturbation, objectives
-from hr_keras.attacks._attack import Attack, Outcome, Task
+from hr_keras.attacks._attack import Attack
 from hr_keras.attacks._input_gradient import InputGradient
-
-
-class State(NamedTuple):
-    """State of an attack between two steps: tensors with the examples on axis 0.
-
-    Attributes:
-        image: What is attacked, `(n, ...)`.
-        label: `(n,)` or `(n, classes)`.
-        target: The class to reach, int32 `(n,)`; 0 if the attack has no targets.
-        restart: Which restart this is, int32 `(n,)`.
-        keys: Keys of random numbers, uint32 `(n, 2)`.
-        epsilon: ε of each example, float64 `(n,)`; see `IterativeAttack.sizes`.
-        point: The image that the next step evaluates, `(n, ...)`.
-        best: The first fooling image, or the one of the highest score, `(n, ...)`.
-        score: Score of `best`, float64 `(n,)`.
-        steps: Steps made, int32 `(n,)`.
-        fooled: Whether `best` fools the model, bool `(n,)`.
-        memory: What else an attack keeps from step to step: a NamedTuple of tensors.
-    """
-
-    image: Any
-    label: Any
-    target: Any
-    restart: Any
-    keys: Any
-    epsilon: Any
-    point: Any
-    best: Any
-    score: Any
-    steps: Any
-    fooled: Any
-    memory: Any = ()
+from hr_keras.attacks._task import Outcome, State, Task, select, take
 
 
 @dataclass(frozen=True)
 class IterativeAttack(Attack):
-    """Base class of the attacks of many steps.
+    """Attacks a model in many steps: base class of all such attacks.
 
-    An attack makes `n_restarts` attempts of at most `n_iter` steps at each example. It ends
-    with the first image that fools the model and returns it; if none does, it returns the image
-    of the highest score. One forward pass before finds the examples that are misclassified
-    already: they are returned unchanged. At ε = 0 no pass is made.
+    ```
+    state = start(state);  state = step(model, state), at most n_iter times, n_restarts attempts
+    ```
+
+    An example ends with the first image that fools the model and returns it. If none does, it
+    returns the image of the highest objective. One forward pass finds the examples that are
+    misclassified already: they are returned unchanged. At ε = 0 no pass is made.
 
     The result for an example depends on no other example. But the last bits of a convolution
     depend on how many images are in a batch, so that with another `batch_size` an example that
     is just fooled may not be.
 
     A subclass is a frozen dataclass with two methods for compiled TensorFlow code: `start`
-    returns the first point and `step` makes one step. It reads ε, labels and random keys from
+    returns the first point and `step` makes one step. They read ε, labels and random keys from
     the `State`, not from the attack.
 
     Args:
         epsilon: Size of the perturbation, in the units of the images; at least 0.
         objective: What to maximise: `"ce"`, `"hr"`, `"margin"`, `"dlr"`, a Keras loss, or a
-            callable `(labels, logits) -> (n,)`.
-        n_iter: Steps in one attempt.
-        n_restarts: Attempts, each with other random numbers.
-        norm: What ε measures: `"linf"` or `"l2"`.
-        seed: Integer ≥ 0. The same seed gives an example the same random numbers whatever
-            the batch.
-        through: `"logits"` (exact) or `"probabilities"` (as published, through the clipped
-            float32 softmax).
-        bounds: `(lowest, highest)` pixel value.
-        targeted: Whether labels are the classes to reach (not with `"dlr"`).
-        batch_size: Examples in one compiled step.
+            callable `(labels, logits) -> (n,)`. Default `"ce"`.
+        bounds: Lowest and highest pixel value. Default `(0.0, 1.0)`.
+        targeted: Whether labels are the classes to reach (not with `"dlr"`). Default `False`.
+        batch_size: Examples in one compiled step. Default 256.
         jit_compile: Whether to compile with XLA, once for each number of examples left.
-        name: Name in logs and tables; the default is like `pgd_margin_0.1`.
+            Default `False`.
+        name: Name in logs and tables. Default: like `"pgd_margin_0.1"`.
+        n_iter: Steps in one attempt. Default 20.
+        n_restarts: Attempts, each with other random numbers. Default 1.
+        norm: What ε measures, `"linf"` (default) or `"l2"`.
+        seed: Integer ≥ 0. The same seed gives an example the same random numbers whatever
+            the batch. Default 0.
+        through: `"logits"` (default, exact) or `"probabilities"` (as published, through the
+            clipped float32 softmax).
 
     Raises:
         ValueError: If an argument is not as described.
+
+    Example:
+        ```python
+        from dataclasses import dataclass
+
+        from hr_keras.attacks import IterativeAttack
+
+
+        @dataclass(frozen=True)
+        class SignDescent(IterativeAttack):
+            def start(self, state):
+                return state
+
+            def step(self, model, state):
+                logits, score, gradient = self.differentiate(model, state)
+                state = self.judge(state, logits, score)
+                point = state.point + self.sizes(state) / 4 * keras.ops.sign(gradient)
+                return state._replace(point=self.project(point, state))
+
+
+        adversarial = SignDescent(0.1, n_iter=5)(model, images, labels)
+        ```
     """
 
     epsilon: float
@@ -131,17 +128,17 @@ class IterativeAttack(Attack):
         """Returns the state with the first `point`, and `memory` if a step needs some.
 
         Args:
-            state: The state of a new attempt, with the image as `point`.
+            state: State of a new attempt, with the image as `point`.
         """
 
     @abc.abstractmethod
-    def step(self, model: Any, state: State) -> State:
+    def step(self, model: keras.Model, state: State) -> State:
         """Returns the state after one step: `point` was judged, see `judge`, and moved.
 
         Args:
             model: A Keras classifier.
-            state: The state before. `steps`, and the `point` of examples that have finished,
-                are taken care of.
+            state: State before the step. The engine counts `steps`, and does not move the
+                `point` of examples that have finished.
         """
 
     def sizes(self, state: State) -> Any:
@@ -159,16 +156,16 @@ class IterativeAttack(Attack):
         size = share * self.sizes(state)
         return _perturbation.project(self.ball, points, state.image, size, self.bounds)
 
-    def predict(self, model: Any, state: State) -> tuple[Any, Any]:
+    def predict(self, model: keras.Model, state: State) -> tuple[Any, Any]:
         """Computes logits and score at `point`, by a forward pass."""
 
         def passes(point: Any, *labels: Any) -> Any:
             logits = logits_of(model, point)
             return logits, self._score(labels, logits)
 
-        return _apart(passes)(state.point, *self._labels(state))
+        return separate(passes)(state.point, *self._labels(state))
 
-    def differentiate(self, model: Any, state: State) -> tuple[Any, Any, Any]:
+    def differentiate(self, model: keras.Model, state: State) -> tuple[Any, Any, Any]:
         """Computes logits, score and the gradient of the objective at `point`."""
         import tensorflow as tf
 
@@ -180,19 +177,30 @@ class IterativeAttack(Attack):
             gradient = InputGradient(tape, point)(value)
             return logits, self._score(labels, logits), gradient
 
-        return _apart(passes)(state.point, *self._labels(state))
+        return separate(passes)(state.point, *self._labels(state))
 
-    def judge(self, state: State, logits: Any, score: Any) -> State:
-        """Returns the state with `best`, `score` and `fooled` after a look at `point`."""
-        active = self.running(state)
-        return self._judge(state, logits, score, active)
+    def judge(self, state: State, logits: Any, score: Any, active: Any = None) -> State:
+        """Updates `best`, `score` and `fooled` by logits and score at `point`.
+
+        `active`, bool `(n,)`, are the examples to judge; `None` means those of `running`.
+        """
+        active = self.running(state) if active is None else active
+        if self.stop_early:
+            fools = active & self.is_fooled(logits, state.label)
+        else:
+            fools = ops.zeros_like(active)
+        better = fools | (active & (score > state.score))
+        return state._replace(
+            best=select(better, state.point, state.best),
+            score=ops.where(better, score, state.score),
+            fooled=state.fooled | fools,
+        )
 
     def running(self, state: State) -> Any:
         """Finds which examples are neither fooled nor at the end of their steps, `(n,)`."""
         return ~state.fooled & (state.steps < self.n_iter)
 
     def perturb(self, task: Task) -> Outcome:
-        """Attacks the examples of a task; see `Attack.perturb`."""
         standing = task.find_epsilons(self.epsilon) > 0
         if not standing.any():
             return Outcome(task.images, None)
@@ -244,7 +252,7 @@ class IterativeAttack(Attack):
         )
         return self.run_part("start", task.model, *new)
 
-    def _run_batch(self, model: Any, state: State) -> Any:
+    def _run_batch(self, model: keras.Model, state: State) -> Iterator[tuple[np.ndarray, ...]]:
         """Runs an attempt; yields positions, images, scores, fooled of what has finished."""
         slots = np.arange(len(state.steps))
         while len(slots):
@@ -252,14 +260,14 @@ class IterativeAttack(Attack):
             keep = np.int32((3 * len(slots)) // 4)
             state = self.run_part("advance", model, state, keep)
             running = self.running(state).numpy()
-            finished, state = _take(state, ~running), _take(state, running)
+            finished, state = take(state, ~running), take(state, running)
             if self.evaluates_last_point and not finished.fooled.numpy().all():
                 finished = self.run_part("conclude", model, finished)
             parts = (finished.best, finished.score, finished.fooled)
             yield slots[~running], *(part.numpy() for part in parts)
             slots = slots[running]
 
-    def run_part(self, part: str, model: Any, *arguments: Any) -> Any:
+    def run_part(self, part: str, model: keras.Model, *arguments: Any) -> Any:
         """Runs a compiled function of the attack, traced once for any number of examples."""
         import tensorflow as tf
 
@@ -279,18 +287,6 @@ class IterativeAttack(Attack):
 
     def _score(self, labels: Any, logits: Any) -> Any:
         return ops.cast(self._value(self.found_objective().score, labels, logits), "float64")
-
-    def _judge(self, state: State, logits: Any, score: Any, active: Any) -> State:
-        if self.stop_early:
-            fools = active & self.is_fooled(logits, state.label)
-        else:
-            fools = ops.zeros_like(active)
-        better = fools | (active & (score > state.score))
-        return state._replace(
-            best=select(better, state.point, state.best),
-            score=ops.where(better, score, state.score),
-            fooled=state.fooled | fools,
-        )
 
     def _build_start(self, _: Any) -> Any:
         def start(image: Any, label: Any, target: Any, restart: Any, keys: Any, sizes: Any) -> Any:
@@ -321,30 +317,4 @@ class IterativeAttack(Attack):
         return advance
 
     def _build_conclude(self, model_ref: Any) -> Any:
-        def conclude(state: State) -> State:
-            return self._judge(state, *self.predict(model_ref(), state), ~state.fooled)
-
-        return conclude
-
-
-def _apart(function: Any) -> Any:
-    """Makes a function a separate one in compiled code.
-
-    TensorFlow then optimises it separately: the same model passes written into the body of a
-    loop took 1.6 times as long.
-    """
-    import tensorflow as tf
-
-    return tf.function(function, autograph=False, experimental_attributes={"_noinline": True})
-
-
-def select(chosen: Any, first: Any, second: Any) -> Any:
-    """Returns `first` where `chosen` `(n,)`, else `second`, both `(n, ...)`."""
-    return ops.where(ops.reshape(chosen, (-1,) + (1,) * (len(first.shape) - 1)), first, second)
-
-
-def _take(state: State, chosen: np.ndarray) -> State:
-    import tensorflow as tf
-
-    (rows,) = np.nonzero(chosen)
-    return tf.nest.map_structure(lambda value: tf.gather(value, rows), state)
+        return lambda state: self.judge(state, *self.predict(model_ref(), state), ~state.fooled)

@@ -19,6 +19,7 @@ from keras import ops
 from hr_keras._core.checks import check_choice
 
 Norm = Literal["linf", "l2"]
+Bounds = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -27,19 +28,19 @@ class Linf:
 
     name: Norm = "linf"
 
-    def norm(self, perturbation):
+    def norm(self, perturbation: Any) -> Any:
         """Computes max |δ| of each example, `(n, ...)` → `(n,)`."""
         return ops.max(ops.abs(_rows(perturbation)), axis=-1)
 
-    def direction(self, gradients):
+    def direction(self, gradients: Any) -> Any:
         """Computes the steepest ascent direction of size 1: see `linf_direction`."""
         return linf_direction(gradients)
 
-    def project(self, perturbation, epsilon):
+    def project(self, perturbation: Any, epsilon: Any) -> Any:
         """Finds the nearest perturbation of size ≤ ε, `(n, ...)` → `(n, ...)`."""
         return ops.clip(perturbation, -epsilon, epsilon)
 
-    def random(self, keys, draw, images):
+    def random(self, keys: Any, draw: Any, images: Any) -> Any:
         """Draws uniformly from the ball of size 1, in the shape and dtype of `images`."""
         numbers = uniform(keys, draw, images.shape[1:])
         return ops.cast(2.0 * numbers - 1.0, images.dtype)
@@ -51,14 +52,14 @@ class L2:
 
     name: Norm = "l2"
 
-    def norm(self, perturbation):
+    def norm(self, perturbation: Any) -> Any:
         """Computes √Σδ² of each example, `(n, ...)` → `(n,)`, float32 or better."""
         rows = _rows(perturbation)
         if rows.dtype != "float64":
             rows = ops.cast(rows, "float32")
         return ops.sqrt(ops.sum(rows**2, axis=-1))
 
-    def direction(self, gradients):
+    def direction(self, gradients: Any) -> Any:
         """Divides the gradient, see `finite`, by its norm; 0 where the gradient is 0."""
         gradients = finite(gradients)
         # By the largest first: squares of small gradients underflow.
@@ -67,12 +68,12 @@ class L2:
         norm = per_example(self.norm(scaled), gradients)
         return scaled / ops.where(norm > 0, norm, 1.0)
 
-    def project(self, perturbation, epsilon):
+    def project(self, perturbation: Any, epsilon: Any) -> Any:
         """Finds the nearest perturbation of size ≤ ε, `(n, ...)` → `(n, ...)`."""
         norm = per_example(self.norm(perturbation), perturbation)
         return perturbation * ops.minimum(1.0, epsilon / ops.where(norm > 0, norm, 1.0))
 
-    def random(self, keys, draw, images):
+    def random(self, keys: Any, draw: Any, images: Any) -> Any:
         """Draws uniformly from the ball of size 1: a direction, and a radius U^(1/d)."""
         shape = images.shape[1:]
         numbers = normal(keys, draw, shape)
@@ -96,7 +97,7 @@ def get(norm: str | Ball) -> Ball:
     return _BY_NAME[check_choice("norm", str(norm).lower(), _BY_NAME)]
 
 
-def finite(gradients):
+def finite(gradients: Any) -> Any:
     """Replaces NaN and infinity in gradients `(n, ...)`: pixels with NaN become 0.
 
     If some pixels of an example are infinite, as at the zero of a square root, only they count:
@@ -109,7 +110,7 @@ def finite(gradients):
     return ops.where(some, ops.where(infinite, ops.sign(gradients), 0.0), gradients)
 
 
-def linf_direction(gradients):
+def linf_direction(gradients: Any) -> Any:
     """Computes the steepest ascent direction of L∞ size 1: the sign of the gradient.
 
     It is 0 where the gradient is 0 or NaN: an attack does not change such pixels.
@@ -117,7 +118,7 @@ def linf_direction(gradients):
     return ops.where(ops.isnan(gradients), 0.0, ops.sign(gradients))
 
 
-def perturb(images, directions, epsilon, bounds):
+def perturb(images: Any, directions: Any, epsilon: Any, bounds: Bounds) -> Any:
     """Computes images + ε·directions, clipped to the pixel bounds.
 
     Args:
@@ -132,7 +133,7 @@ def perturb(images, directions, epsilon, bounds):
     return ops.clip(images + epsilon * directions, *bounds)
 
 
-def project(ball, points, images, epsilon, bounds):
+def project(ball: Ball, points: Any, images: Any, epsilon: Any, bounds: Bounds) -> Any:
     """Projects points onto the ball of size ε around their images, and into the pixel bounds.
 
     The clip to the bounds comes last: it moves every pixel towards the image, which is
@@ -141,12 +142,12 @@ def project(ball, points, images, epsilon, bounds):
     return ops.clip(images + ball.project(points - images, epsilon), *bounds)
 
 
-def per_example(values, images):
+def per_example(values: Any, images: Any) -> Any:
     """Shapes `(n,)` so that it multiplies `images` `(n, ...)`, in the dtype of `images`."""
     return ops.reshape(ops.cast(values, images.dtype), (-1,) + (1,) * (len(images.shape) - 1))
 
 
-def _rows(perturbation):
+def _rows(perturbation: Any) -> Any:
     return ops.reshape(perturbation, (-1, math.prod(perturbation.shape[1:])))
 
 
@@ -165,7 +166,7 @@ def random_keys(seed: int, indices: Iterable[Any], attempts: Iterable[Any]) -> n
     return np.array(rows, "uint32").reshape(-1, 2)
 
 
-def uniform(keys, draw, shape):
+def uniform(keys: Any, draw: Any, shape: tuple[int, ...]) -> Any:
     """Draws uniformly from [0, 1): float32 of 24 random bits, `(n, *shape)`.
 
     Args:
@@ -184,14 +185,14 @@ def uniform(keys, draw, shape):
     return tf.reshape(numbers, (-1, *shape))
 
 
-def normal(keys, draw, shape):
+def normal(keys: Any, draw: Any, shape: tuple[int, ...]) -> Any:
     """Draws standard normal float32 `(n, *shape)` by Box and Muller; see `uniform`."""
     pair = uniform(keys, draw, (2, *shape))
     radius = ops.sqrt(-2.0 * ops.log(1.0 - pair[:, 0]))
     return radius * ops.cos(2.0 * math.pi * pair[:, 1])
 
 
-def _mixed(x):
+def _mixed(x: Any) -> Any:
     """Mixes 32 bits with little bias: "lowbias32" of C. Wellons' hash prospector, a bijection."""
     import tensorflow as tf
 
@@ -201,7 +202,7 @@ def _mixed(x):
     return tf.bitwise.bitwise_xor(x, tf.bitwise.right_shift(x, _constant(16)))
 
 
-def _constant(value):
+def _constant(value: int) -> Any:
     import tensorflow as tf
 
     return tf.constant(value, tf.uint32)

@@ -7,17 +7,13 @@ import numpy as np
 
 from hr_keras._core.checks import check_count
 from hr_keras.attacks import objectives
-from hr_keras.attacks._attack import Task
-from hr_keras.attacks._iterative import IterativeAttack, State
+from hr_keras.attacks._iterative import IterativeAttack
+from hr_keras.attacks._task import State, Task
 
 
 @dataclass(frozen=True)
 class TargetChoosingAttack(IterativeAttack):
-    """Base class of the attacks that attempt other classes one after another.
-
-    Args:
-        n_targets: Classes to attempt, the likeliest first; at most all but the label.
-    """
+    """Base class of the attacks that attempt `n_targets` other classes, the likeliest first."""
 
     _: KW_ONLY
     n_targets: int = 9
@@ -46,7 +42,9 @@ class TargetChoosingAttack(IterativeAttack):
         return isinstance(self.objective, str) and self.objective in self.OBJECTIVES
 
     def found_objective(self) -> Any:
-        return self.OBJECTIVES[self.objective] if self.has_targets else super().found_objective()
+        return (
+            self.OBJECTIVES[str(self.objective)] if self.has_targets else super().found_objective()
+        )
 
     def find_targets(self, task: Task) -> np.ndarray:
         if not self.has_targets:

@@ -6,9 +6,11 @@ from typing import Any, ClassVar, NamedTuple
 
 from keras import ops
 
-from hr_keras.attacks._iterative import State, select
 from hr_keras.attacks._perturbation import per_example
 from hr_keras.attacks._targets import TargetChoosingAttack
+from hr_keras.attacks._task import State, select
+
+__all__ = ["APGD"]
 
 # Share of the steps between two checkpoints that must raise the objective.
 _RISING = 0.75
@@ -27,11 +29,13 @@ class _Memory(NamedTuple):
 
 @dataclass(frozen=True)
 class APGD(TargetChoosingAttack):
-    """Auto-PGD: steps with momentum, from size 2ε, halved at checkpoints if they do not help.
+    """Takes steps with momentum, from size 2ε, halved at checkpoints if they do not help.
 
+    ```
     z = Π(x_k + η·d),  x_{k+1} = Π(x_k + 0.75·(z − x_k) + 0.25·(x_k − x_{k−1}))
+    ```
 
-    with d and Π as for `PGD`. At each of the `checkpoints` η is halved, and the search
+    d and Π are those of `PGD`. At each of the `checkpoints` η is halved, and the search
     continues from the best point found, if fewer than 3/4 of the steps since the last
     checkpoint raised the objective, or if neither η nor the best objective has changed since.
 
@@ -42,10 +46,19 @@ class APGD(TargetChoosingAttack):
         epsilon: Size of the perturbation, in the units of the images; at least 0.
         objective: As for `PGD`, or `"targeted_dlr"`, which attempts one class after another,
             the likeliest first. With fewer than 3 classes `"dlr"`, with fewer than 4
-            `"targeted_dlr"`, is the difference of the logits, undivided.
-        n_iter: Steps in one attempt.
-        n_targets: Classes that `"targeted_dlr"` attempts, at most all but the label.
-        targeted: See `IterativeAttack`, as for all other arguments. Not with `"targeted_dlr"`.
+            `"targeted_dlr"`, is the difference of the logits, undivided. Default `"ce"`.
+        bounds: Lowest and highest pixel value. Default `(0.0, 1.0)`.
+        targeted: Whether labels are the classes to reach (not with `"dlr"` and
+            `"targeted_dlr"`). Default `False`.
+        batch_size: Examples in one compiled step. Default 256.
+        jit_compile: Whether to compile with XLA. Default `False`.
+        name: Name in logs and tables. Default: like `"apgd_ce_0.1"`.
+        n_iter: Steps in one attempt. Default 100.
+        n_restarts: Attempts, each with other random numbers. Default 1.
+        norm: What ε measures, `"linf"` (default) or `"l2"`.
+        seed: Seed of random numbers, an integer ≥ 0. Default 0.
+        through: `"logits"` (default, exact) or `"probabilities"` (as published).
+        n_targets: Classes that `"targeted_dlr"` attempts, at most all but the label. Default 9.
 
     Raises:
         ValueError: If an argument is not as described.

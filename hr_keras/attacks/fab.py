@@ -8,10 +8,11 @@ from typing import Any
 import keras
 from keras import ops
 
-from hr_keras.attacks._attack import Task, match_type
-from hr_keras.attacks._iterative import State, select
-from hr_keras.attacks._perturbation import Ball, finite, per_example
+from hr_keras.attacks._perturbation import Ball, Bounds, finite, per_example
 from hr_keras.attacks._targets import TargetChoosingAttack
+from hr_keras.attacks._task import State, Task, match_type, select
+
+__all__ = ["FAB"]
 
 # Newton's method on a piecewise linear function ends after few steps; this is never reached.
 _NEWTON_STEPS = 50
@@ -19,11 +20,13 @@ _NEWTON_STEPS = 50
 
 @dataclass(frozen=True)
 class FAB(TargetChoosingAttack):
-    """Fast adaptive boundary attack, targeted: steps onto the linearised decision boundary.
+    """Steps onto the linearised decision boundary: fast adaptive boundary attack, targeted.
 
+    ```
     x ← (1 − α)·(x + η·d(x)) + α·(x₀ + η·d(x₀)),  α = min(‖d(x)‖ / (‖d(x)‖ + ‖d(x₀)‖), α_max)
+    ```
 
-    with d(·) the smallest step, inside the pixel bounds, onto the plane where the linearised
+    d(·) is the smallest step, inside the pixel bounds, onto the plane where the linearised
     logits of the label and of a target are equal, and x₀ the image. Where x fools the model,
     x ← x₀ + β·(x − x₀). The targets are the likeliest other classes, one after another. The
     direction of a logit difference neither vanishes nor depends on its scale.
@@ -36,13 +39,21 @@ class FAB(TargetChoosingAttack):
 
     Args:
         epsilon: Size of the perturbation, in the units of the images; at least 0.
-        n_iter: Steps in one attempt.
-        n_targets: Classes to attempt, at most all but the label.
-        alpha_max: α_max, the largest weight of the step from the image.
-        eta: η, how far to overshoot the plane, at least 1.
-        beta: β, how far to go back towards the image, in (0, 1).
+        bounds: Lowest and highest pixel value. Default `(0.0, 1.0)`.
+        targeted: Must be `False`: FAB chooses its targets.
+        batch_size: Examples in one compiled step. Default 256.
+        jit_compile: Whether to compile with XLA. Default `False`.
+        name: Name in logs and tables. Default: like `"fab_targeted_0.1"`.
+        n_iter: Steps in one attempt. Default 100.
         n_restarts: Attempts; all but the first start from a random point of the ball of size
-            ε/2. See `IterativeAttack` for all other arguments.
+            ε/2. Default 1.
+        norm: What ε measures, `"linf"` (default) or `"l2"`.
+        seed: Seed of random numbers, an integer ≥ 0. Default 0.
+        through: `"logits"` (default, exact) or `"probabilities"` (as published).
+        n_targets: Classes to attempt, at most all but the label. Default 9.
+        alpha_max: α_max, the largest weight of the step from the image, in [0, 1]. Default 0.1.
+        eta: η, how far to overshoot the plane, at least 1. Default 1.05.
+        beta: β, how far to go back towards the image, in (0, 1). Default 0.9.
 
     Raises:
         ValueError: If an argument is not as described.
@@ -83,12 +94,7 @@ class FAB(TargetChoosingAttack):
     def closest(self, model: keras.Model, images: Any, labels: Any) -> Any:
         """Finds the nearest images that fool the model, whatever ε.
 
-        Costs all steps of all targets for every example.
-
-        Args:
-            model: A Keras classifier.
-            images: As in a call.
-            labels: As in a call.
+        Costs all steps of all targets for every example. Arguments are those of a call.
 
         Returns:
             Images of the type, shape and dtype of `images`; unchanged if none was found.
@@ -149,9 +155,7 @@ class FAB(TargetChoosingAttack):
         return ops.clip(mixed, *self.bounds)
 
 
-def step_onto_plane(
-    ball: Ball, points: Any, normals: Any, gaps: Any, bounds: tuple[float, float]
-) -> Any:
+def step_onto_plane(ball: Ball, points: Any, normals: Any, gaps: Any, bounds: Bounds) -> Any:
     """Finds the smallest δ with ⟨w, δ⟩ = −gap and x + δ in the bounds, as far as they allow.
 
     |δ_j| = min(λ·s_j, room_j), s_j = 1 for L∞ and |w_j| for L2. What λ reaches,

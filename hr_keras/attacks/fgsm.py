@@ -1,5 +1,6 @@
 """FGSM, the fast gradient sign method: one step of size ε along the sign of the gradient."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,32 +11,38 @@ from hr_keras._core.checks import check_epsilon, check_epsilons
 from hr_keras._core.compiled import in_batches
 from hr_keras._core.logits import logits_of
 from hr_keras.attacks import objectives
-from hr_keras.attacks._attack import Attack, Outcome, Task, match_type
+from hr_keras.attacks._attack import Attack
 from hr_keras.attacks._input_gradient import InputGradient
-from hr_keras.attacks._perturbation import linf_direction, perturb
+from hr_keras.attacks._perturbation import Bounds, linf_direction, perturb
+from hr_keras.attacks._task import Outcome, Task, is_correct, match_type
+
+__all__ = ["FGSM"]
 
 
 @dataclass(frozen=True)
 class FGSM(Attack):
-    """Fast gradient sign method.
+    """Takes one step of size ε along the sign of the gradient.
 
+    ```
     x' = clip(x + ε·sign(∇_x L(x, y)))
+    ```
 
-    with L the objective of the example alone: other examples of the batch have no effect. With
+    L is the objective of the example alone: other examples of the batch have no effect. With
     `through="logits"` (the default) the sign is that of the gradient in closed form, which
     neither vanishes nor rounds however saturated the softmax is. `"probabilities"` is the
     published pipeline, through the clipped float32 softmax, to show the difference.
 
     Args:
         epsilon: Size of the perturbation in L∞, in the units of the images; at least 0.
-        objective: `"ce"`, `"hr"`, `"margin"`, `"dlr"`, a Keras loss, or a callable
-            `(labels, logits) -> (n,)`. A Keras loss or a callable is differentiated as it is.
-        through: `"logits"` or `"probabilities"`.
-        bounds: `(lowest, highest)` pixel value.
-        targeted: Whether labels are the classes to reach.
-        batch_size: Examples in one compiled step.
-        jit_compile: Whether to compile with XLA.
-        name: Name in logs and tables; the default is like `fgsm_ce_0.1`.
+        objective: What to maximise: `"ce"`, `"hr"`, `"margin"`, `"dlr"`, a Keras loss, or a
+            callable `(labels, logits) -> (n,)`. A Keras loss or a callable is differentiated as
+            it is. Default `"ce"`.
+        through: `"logits"` (default) or `"probabilities"`.
+        bounds: Lowest and highest pixel value. Default `(0.0, 1.0)`.
+        targeted: Whether labels are the classes to reach (not with `"dlr"`). Default `False`.
+        batch_size: Examples in one compiled step. Default 256.
+        jit_compile: Whether to compile with XLA. Default `False`.
+        name: Name in logs and tables. Default: like `"fgsm_ce_0.1"`.
 
     Raises:
         ValueError: If an argument is not as described.
@@ -69,35 +76,22 @@ class FGSM(Attack):
 
     def perturb(self, task: Task) -> Outcome:
         sizes = task.find_epsilons(self.epsilon)
-        step = self.compiled(task.model, "step")
-        (adversarial,) = in_batches(
-            step, task.images, task.labels, task.batch_size, per_example=(sizes[:, None],)
-        )
-        return Outcome(adversarial[:, 0], None)
+        return Outcome(self._make_steps(task, sizes[:, None])[:, 0], None)
 
     def sweep(self, model: keras.Model, images: Any, labels: Any, epsilons: Any) -> Any:
-        """Makes adversarial images at several ε from one gradient, which does not depend on ε.
-
-        Args:
-            model: A Keras classifier.
-            images: `(n, ...)`, as in a call.
-            labels: As in a call.
-            epsilons: ε values, each at least 0.
-
-        Returns:
-            `(len(epsilons), n, ...)`, of the type and dtype of `images`.
-
-        Raises:
-            ValueError: If an argument is not as described.
-        """
+        """Makes adversarial images at several ε from one gradient; see `Attack.sweep`."""
         sizes = np.array(check_epsilons(epsilons), "float64")
         task = Task.of(model, images, labels, self.bounds, self.batch_size)
-        sizes = np.broadcast_to(sizes, (len(task.images), len(sizes)))
+        found = self._make_steps(task, np.broadcast_to(sizes, (len(task.images), len(sizes))))
+        return match_type(np.moveaxis(found, 1, 0), images)
+
+    def _make_steps(self, task: Task, sizes: np.ndarray) -> np.ndarray:
+        """Makes a step of each of the sizes `(n, k)`: `(n, k, ...)`."""
         step = self.compiled(task.model, "step")
         (adversarial,) = in_batches(
             step, task.images, task.labels, task.batch_size, per_example=(sizes,)
         )
-        return match_type(np.moveaxis(adversarial, 1, 0), images)
+        return adversarial
 
     def _build_step(self, model_ref: Any) -> Any:
         import tensorflow as tf
@@ -116,10 +110,10 @@ class FGSM(Attack):
 
 
 def compute_gradients(
-    model: Any,
+    model: keras.Model,
     images: Any,
     labels: Any,
-    chosen: Any,
+    chosen: Sequence[objectives.AnyObjective],
     through: objectives.Route,
     targeted: bool = False,
 ) -> tuple[Any, list[Any]]:
@@ -145,3 +139,45 @@ def compute_gradients(
         values = [objective.through(through, labels, logits) for objective in chosen]
         values = [-value for value in values] if targeted else values
     return logits, list(map(InputGradient(tape, images), values))
+
+
+def build_sweep(
+    model_ref: Any,
+    chosen: tuple[objectives.AnyObjective, ...],
+    through: objectives.Route,
+    bounds: Bounds,
+) -> Any:
+    """Makes the step of `evaluation.sweep`: FGSM, and what the model makes of its images.
+
+    Args:
+        model_ref: Weak reference to a Keras classifier.
+        chosen: Objectives to maximise.
+        through: Route of the gradient.
+        bounds: Lowest and highest pixel value.
+
+    Returns:
+        `(images, labels, epsilons)` → whether each example is classified correctly, bool `(n,)`;
+        whether it is at each ε, int32 `(n, epsilons, objectives)`; and whether its gradient is
+        zero, int32 `(n, objectives)`.
+    """
+    import tensorflow as tf
+
+    def step(images: Any, labels: Any, epsilons: Any) -> tuple[Any, Any, Any]:
+        logits, found = compute_gradients(model_ref(), images, labels, chosen, through)
+        gradients = tf.stack(found)
+        zero = tf.reduce_all(gradients == 0, axis=range(2, gradients.ndim))
+        zero = tf.transpose(tf.cast(zero, tf.int32))  # oneDNN complains of a boolean transpose
+        steps = linf_direction(gradients)
+
+        def attack(cell: Any) -> Any:
+            epsilon = tf.cast(epsilons[cell // len(chosen)], images.dtype)
+            adversarial = perturb(images, steps[cell % len(chosen)], epsilon, bounds)
+            return tf.cast(is_correct(logits_of(model_ref(), adversarial), labels), tf.int32)
+
+        cells = tf.range(tf.size(epsilons) * len(chosen))
+        # One after the other: in parallel the cells would multiply the memory of a batch.
+        results = tf.map_fn(attack, cells, fn_output_signature=tf.int32, parallel_iterations=1)
+        by_cell = tf.reshape(results, (-1, len(chosen), tf.shape(images)[0]))
+        return is_correct(logits, labels), tf.transpose(by_cell, (2, 0, 1)), zero
+
+    return step

@@ -13,7 +13,7 @@ An objective is maximised through one of two routes:
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import keras
 from keras import ops
@@ -21,19 +21,32 @@ from keras import ops
 from hr_keras._core import information
 from hr_keras._core.checks import check_choice
 from hr_keras.attacks import closed_forms
+from hr_keras.attacks.closed_forms import dlr, logit_difference, margin, targeted_dlr
+from hr_keras.attacks.closed_forms import hard_labels as hard_labels
+
+__all__ = [
+    "ROUTES",
+    "Identifier",
+    "KerasObjective",
+    "Objective",
+    "Route",
+    "TargetedObjective",
+    "dlr",
+    "get",
+    "logit_difference",
+    "margin",
+    "targeted_dlr",
+]
 
 Route = Literal["logits", "probabilities"]
 ROUTES: tuple[Route, ...] = ("logits", "probabilities")
 
-# Keeps a quotient finite where several classes have the same logit.
-_TINY = 1e-12
-
 
 @dataclass(frozen=True)
 class Objective:
-    """A per-example objective.
+    """Holds a per-example objective in the forms that attacks need.
 
-    Attributes:
+    Args:
         name: Name in logs and tables.
         value: `(labels, log_probabilities) -> (n,)`, the objective itself, in nats.
         surrogate: `(labels, logits) -> (n,)`, whose gradient has the direction of the
@@ -62,13 +75,13 @@ class Objective:
 
 @dataclass(frozen=True)
 class KerasObjective:
-    """A Keras loss, or a callable `(labels, logits) -> (n,)`, differentiated automatically.
+    """Makes a Keras loss or a callable `(labels, logits) -> (n,)` an objective.
 
     A Keras loss made with `from_logits=True`, and any callable, receives logits. Any other
     Keras loss receives probabilities. Keras' own losses receive class numbers or distributions,
     whichever each of them needs; everything else receives the labels unchanged.
 
-    Attributes:
+    Args:
         name: Name in logs and tables.
         function: `(labels, outputs) -> (n,)`.
         takes_probabilities: Whether `outputs` are probabilities.
@@ -102,9 +115,9 @@ class KerasObjective:
 
 @dataclass(frozen=True)
 class TargetedObjective:
-    """An objective that leads from the label to one other class.
+    """Holds an objective that leads from the label to one other class.
 
-    Attributes:
+    Args:
         name: Name in logs and tables.
         function: `(labels, targets, logits) -> (n,)`.
     """
@@ -123,22 +136,33 @@ class TargetedObjective:
         return self.through(route, labels, targets, logits)
 
 
-AnyObjective = Objective | KerasObjective
+AnyObjective: TypeAlias = Objective | KerasObjective
 # What users may pass: a name, a Keras loss, a callable, or an objective.
-Identifier = str | keras.losses.Loss | Callable[[Any, Any], Any] | AnyObjective
+Identifier: TypeAlias = str | keras.losses.Loss | Callable[[Any, Any], Any] | AnyObjective
 
 
 def get(identifier: Any) -> AnyObjective:
-    """Returns an objective from its name, a Keras loss, a callable, or an objective.
+    """Makes an objective from its name, a Keras loss or a callable.
 
     Args:
         identifier: `"ce"` (cross-entropy), `"hr"` (conditional entropy + cross-entropy;
-            with soft labels + the Rényi term for α = 1.6), `"margin"` (see `margin`),
-            `"dlr"` (see `dlr`), a `keras.losses.Loss`, or a callable
-            `(labels, logits) -> (n,)`.
+            with soft labels + the Rényi term for α = 1.6), `"margin"`, `"dlr"` (see
+            `closed_forms`), a `keras.losses.Loss`, a callable `(labels, logits) -> (n,)`, or an
+            objective, which is returned unchanged.
+
+    Returns:
+        An `Objective` or a `KerasObjective`.
 
     Raises:
         ValueError: For anything else.
+
+    Example:
+        ```python
+        from hr_keras.attacks import objectives
+
+        objective = objectives.get("hr")
+        values = objective.score("logits", np.array([0]), np.array([[8.0, 1.0, 3.0]], "float32"))
+        ```
     """
     if isinstance(identifier, (Objective, KerasObjective)):
         return identifier
@@ -162,7 +186,7 @@ def get(identifier: Any) -> AnyObjective:
 
 
 def check_objective(identifier: Any, targeted: bool) -> Any:
-    """Returns what the field `objective` of an attack holds, see `get`: the name of ours.
+    """Returns what the field `objective` of an attack holds: the name if it is one of ours.
 
     Raises:
         ValueError: If it is no objective, or one that makes no sense with `targeted`.
@@ -195,74 +219,6 @@ def _with_labels_for(loss: keras.losses.Loss) -> Callable[[Any, Any], Any]:
         return loss.call(labels, outputs)
 
     return call
-
-
-def hard_labels(labels: Any) -> Any:
-    """Returns class numbers `(n,)`: the labels, or the most probable class of each row."""
-    if len(labels.shape) == 1:
-        return ops.cast(labels, "int32")
-    return ops.cast(ops.argmax(labels, axis=-1), "int32")
-
-
-def margin(labels: Any, logits: Any) -> Any:
-    """Computes max_{k≠y} z_k − z_y `(n,)`: positive where the example is not classified as y."""
-    own, others = closed_forms.label_and_other_logits(hard_labels(labels), logits)
-    return ops.max(others, axis=-1) - own
-
-
-def dlr(labels: Any, logits: Any) -> Any:
-    """Computes the difference of logits ratio: the margin over the gap of 1st and 3rd class.
-
-    DLR = (max_{k≠y} z_k − z_y) / (z_π1 − z_π3), π the classes by falling logit
-
-    It changes neither with the scale nor with a shift of the logits. With fewer than 3 classes
-    there is no such gap: the result is the margin.
-
-    Args:
-        labels: `(n,)` or `(n, classes)`, of which the most probable class counts.
-        logits: `(n, classes)`.
-
-    Returns:
-        `(n,)`, at most 1.
-
-    References:
-        - Croce & Hein 2020, "Reliable evaluation of adversarial robustness with an ensemble of
-          diverse parameter-free attacks", eq. (6)
-    """
-    if logits.shape[-1] < 3:
-        return margin(labels, logits)
-    highest = ops.top_k(logits, 3)[0]
-    return margin(labels, logits) / (highest[:, 0] - highest[:, 2] + _TINY)
-
-
-def targeted_dlr(labels: Any, targets: Any, logits: Any) -> Any:
-    """Computes the DLR towards one class: `(z_t − z_y) / (z_π1 − (z_π3 + z_π4)/2)`.
-
-    With fewer than 4 classes there is no such gap: the result is z_t − z_y.
-
-    Args:
-        labels: `(n,)` or `(n, classes)`, of which the most probable class counts.
-        targets: `(n,)`, the classes to reach.
-        logits: `(n, classes)`.
-
-    Returns:
-        `(n,)`.
-
-    References:
-        - Croce & Hein 2020, eq. (7); see `dlr`
-    """
-    difference = logit_difference(labels, targets, logits)
-    if logits.shape[-1] < 4:
-        return difference
-    highest = ops.top_k(logits, 4)[0]
-    return difference / (highest[:, 0] - (highest[:, 2] + highest[:, 3]) / 2 + _TINY)
-
-
-def logit_difference(labels: Any, targets: Any, logits: Any) -> Any:
-    """Computes z_t − z_y `(n,)`: positive where the target is more probable than the label."""
-    own, _ = closed_forms.label_and_other_logits(hard_labels(labels), logits)
-    target, _ = closed_forms.label_and_other_logits(targets, logits)
-    return target - own
 
 
 def _published_log_probabilities(logits: Any) -> Any:

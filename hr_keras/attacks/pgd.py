@@ -2,40 +2,53 @@
 
 import numbers
 from dataclasses import KW_ONLY, dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 from keras import ops
 
-from hr_keras.attacks._attack import Task
-from hr_keras.attacks._iterative import IterativeAttack, State
+from hr_keras.attacks._iterative import IterativeAttack
 from hr_keras.attacks._perturbation import finite, per_example
+from hr_keras.attacks._task import State, Task
+
+__all__ = ["PGD", "MomentumPGD"]
 
 
 @dataclass(frozen=True)
 class PGD(IterativeAttack):
-    """Projected gradient descent: steps of steepest ascent, each projected onto the ball.
+    """Takes steps of steepest ascent, each projected onto the ball: projected gradient descent.
 
+    ```
     x ← Π(x + a·ε·d),  d = sign(∇L) for L∞, ∇L/‖∇L‖₂ for L2
+    ```
 
-    from a point drawn uniformly in the ball, Π the projection onto the ball of size ε around
-    the image and onto the pixel bounds. The gradient of CE and HR is taken in closed form: it
-    neither vanishes nor rounds however saturated the softmax is.
+    It starts from a point drawn uniformly in the ball. Π is the projection onto the ball of
+    size ε around the image and onto the pixel bounds. The gradient of CE and HR is taken in
+    closed form: saturation of the softmax cannot make it vanish.
 
     Costs `n_iter` forward + backward passes a restart and one forward pass of the last points,
     for the examples not yet fooled, and one forward pass of all.
 
     Args:
         epsilon: Size of the perturbation, in the units of the images; at least 0.
-        objective: `"ce"`, `"hr"`, `"margin"`, `"dlr"`, a Keras loss, or a callable
-            `(labels, logits) -> (n,)`.
-        n_iter: Steps in one attempt.
-        step_size: a, the size of a step as a share of ε; `None` means 2.5 / n_iter.
-        random_start: Whether to start from a random point of the ball, or from the image.
+        objective: What to maximise: `"ce"`, `"hr"`, `"margin"`, `"dlr"`, a Keras loss, or a
+            callable `(labels, logits) -> (n,)`. Default `"ce"`.
+        bounds: Lowest and highest pixel value. Default `(0.0, 1.0)`.
+        targeted: Whether labels are the classes to reach (not with `"dlr"`). Default `False`.
+        batch_size: Examples in one compiled step. Default 256.
+        jit_compile: Whether to compile with XLA. Default `False`.
+        name: Name in logs and tables. Default: like `"pgd_ce_0.1"`.
+        n_iter: Steps in one attempt. Default 20.
+        n_restarts: Attempts, each with other random numbers. Default 1.
+        norm: What ε measures, `"linf"` (default) or `"l2"`.
+        seed: Seed of random numbers, an integer ≥ 0. Default 0.
+        through: `"logits"` (default, exact) or `"probabilities"` (as published).
         stop_early: Whether an example ends with the first image that fools the model. If
             not, all steps are made and the image of the highest objective is returned,
-            fooling or not, which transfers better to other models.
-        n_restarts: See `IterativeAttack`, as for all other arguments.
+            fooling or not, which transfers better to other models. Default `True`.
+        step_size: a, the size of a step as a share of ε. Default `None`: 2.5 / n_iter.
+        random_start: Whether to start from a random point of the ball (default), or from the
+            image.
 
     Raises:
         ValueError: If an argument is not as described.
@@ -89,16 +102,16 @@ class PGD(IterativeAttack):
         return self.ball.direction(gradient), state.memory
 
     def trace(self, task: Task) -> tuple[np.ndarray, np.ndarray]:
-        """Evaluates all points of the first attempt, which `diagnostics` judges the attack by.
+        """Evaluates all points of the first attempt; `diagnostics` judges the attack by them.
 
-        Costs n_iter forward + backward passes and a forward pass of every example, fooled
+        Costs `n_iter` forward + backward passes and a forward pass of every example, fooled
         or not.
 
         Args:
             task: A `Task`.
 
         Returns:
-            Score, float64, and whether the model is fooled, bool, both `(n, n_iter + 1)`.
+            Scores, float64, and whether the model is fooled, bool, both `(n, n_iter + 1)`.
         """
         parts = []
         for first in range(0, len(task.images), task.batch_size):
@@ -135,29 +148,36 @@ class PGD(IterativeAttack):
         return trace
 
 
-class _Velocity(NamedTuple):
-    velocity: Any
-
-
 @dataclass(frozen=True)
 class MomentumPGD(PGD):
-    """MI-FGSM, the momentum iterative fast gradient sign method.
+    """Takes steps along a running mean of gradients: MI-FGSM, the momentum iterative FGSM.
 
+    ```
     g ← μ·g + ∇L/‖∇L‖₁,  x ← Π(x + a·ε·sign(g))   (g/‖g‖₂ for L2)
+    ```
 
-    from the image, with a = 1 / n_iter, so that the steps together just reach the border of
-    the ball. Its examples transfer better to other models than those of `PGD`.
-
-    Costs as much as `PGD`. Restarts are useful with `random_start=True` only.
+    It starts from the image, with a = 1 / n_iter, so that the steps together just reach the
+    border of the ball. Its examples transfer better to other models than those of `PGD`. It
+    costs as much as `PGD`.
 
     Args:
         epsilon: Size of the perturbation, in the units of the images; at least 0.
-        objective: As for `PGD`.
-        n_iter: Steps in one attempt.
-        step_size: a, the size of a step as a share of ε; `None` means 1 / n_iter.
-        decay: μ, at least 0.
-        random_start: Whether to start from a random point of the ball, or from the image.
-        stop_early: As for `PGD`, as all other arguments.
+        objective: What to maximise: `"ce"`, `"hr"`, `"margin"`, `"dlr"`, a Keras loss, or a
+            callable `(labels, logits) -> (n,)`. Default `"ce"`.
+        bounds: Lowest and highest pixel value. Default `(0.0, 1.0)`.
+        targeted: Whether labels are the classes to reach (not with `"dlr"`). Default `False`.
+        batch_size: Examples in one compiled step. Default 256.
+        jit_compile: Whether to compile with XLA. Default `False`.
+        name: Name in logs and tables. Default: like `"mifgsm_ce_0.1"`.
+        n_iter: Steps in one attempt. Default 10.
+        n_restarts: Attempts; more than 1 needs `random_start=True`. Default 1.
+        norm: What ε measures, `"linf"` (default) or `"l2"`.
+        seed: Seed of random numbers, an integer ≥ 0. Default 0.
+        through: `"logits"` (default, exact) or `"probabilities"` (as published).
+        stop_early: As for `PGD`. Default `True`.
+        step_size: a, the size of a step as a share of ε. Default `None`: 1 / n_iter.
+        random_start: Whether to start from a random point of the ball. Default `False`.
+        decay: μ, at least 0. Default 1.0.
 
     Raises:
         ValueError: If an argument is not as described.
@@ -189,7 +209,7 @@ class MomentumPGD(PGD):
         return 1.0 / self.n_iter
 
     def start(self, state: State) -> State:
-        return super().start(state)._replace(memory=_Velocity(ops.zeros_like(state.image)))
+        return super().start(state)._replace(memory=ops.zeros_like(state.image))
 
     def find_direction(self, state: State, gradient: Any) -> tuple[Any, Any]:
         gradient = finite(gradient)
@@ -198,14 +218,15 @@ class MomentumPGD(PGD):
         largest = ops.max(ops.abs(gradient), axis=axes)
         gradient = gradient / per_example(ops.where(largest > 0, largest, 1.0), gradient)
         size = ops.mean(ops.abs(gradient), axis=axes)
-        velocity = self.decay * state.memory.velocity + gradient / per_example(
+        velocity = self.decay * state.memory + gradient / per_example(
             ops.where(size > 0, size, 1.0), gradient
         )
-        return self.ball.direction(velocity), _Velocity(velocity)
+        return self.ball.direction(velocity), velocity
 
 
 def _check_number(argument: str, value: Any, or_zero: bool = False) -> float:
-    if not (isinstance(value, numbers.Real) and (value > 0 or (or_zero and value == 0))):
+    positive = isinstance(value, numbers.Real) and float(value) > 0
+    if not (positive or (or_zero and value == 0)):
         least = "at least 0" if or_zero else "greater than 0"
         raise ValueError(f"`{argument}` must be {least}. Received: {value!r}")
     return float(value)

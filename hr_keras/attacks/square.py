@@ -10,8 +10,11 @@ from keras import ops
 
 from hr_keras._core.checks import check_count
 from hr_keras.attacks import _perturbation, objectives
-from hr_keras.attacks._iterative import IterativeAttack, State
+from hr_keras.attacks._iterative import IterativeAttack
 from hr_keras.attacks._perturbation import per_example
+from hr_keras.attacks._task import State
+
+__all__ = ["Square"]
 
 # Windows halve in area after these queries, of 10,000.
 _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
@@ -19,7 +22,11 @@ _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 
 @dataclass(frozen=True)
 class Square(IterativeAttack):
-    """Random search: a square window of random place and sign, kept if it is an improvement.
+    """Searches at random: changes a square window, and keeps the change if it is better.
+
+    ```
+    x ← x̃ if L(x̃, y) > L(x, y),  x̃ = x with one window of side √(p·height·width) changed
+    ```
 
     L∞: starts from vertical stripes of ±ε; a window is set to ±ε in each channel. L2: starts
     from a grid of small hills and dales; the mass of one window, and what is left of ε, is
@@ -35,12 +42,20 @@ class Square(IterativeAttack):
 
     Args:
         epsilon: Size of the perturbation, in the units of the images; at least 0.
-        objective: The score: `"margin"`, as published, or any of `IterativeAttack`.
-        n_queries: Images that the model is given for each example.
-        p_init: Share of the pixels in the first window, in (0, 1].
-        rescale_schedule: Whether p has the same course over `n_queries` as over 10,000, or
-            is halved after the same numbers of queries.
-        n_restarts: See `IterativeAttack`, as for all other arguments.
+        objective: L, the score: `"margin"` (default), as published, or any of `PGD`.
+        bounds: Lowest and highest pixel value. Default `(0.0, 1.0)`.
+        targeted: Whether labels are the classes to reach (not with `"dlr"`). Default `False`.
+        batch_size: Examples in one compiled step. Default 256.
+        jit_compile: Whether to compile with XLA. Default `False`.
+        name: Name in logs and tables. Default: like `"square_margin_0.1"`.
+        n_restarts: Attempts, each with other random numbers. Default 1.
+        norm: What ε measures, `"linf"` (default) or `"l2"`.
+        seed: Seed of random numbers, an integer ≥ 0. Default 0.
+        through: `"logits"` (default, exact) or `"probabilities"` (as published).
+        n_queries: Images that the model is given for each example. Default 5000.
+        p_init: Share of the pixels in the first window, in (0, 1]. Default 0.8.
+        rescale_schedule: Whether p has the same course over `n_queries` as over 10,000
+            (default), or is halved after the same numbers of queries.
 
     Raises:
         ValueError: If an argument is not as described.

@@ -7,37 +7,50 @@ import keras
 import numpy as np
 
 from hr_keras._core.logits import classifier_output
-from hr_keras.attacks import objectives
-from hr_keras.attacks._attack import Attack, Outcome, Task, prepare
+from hr_keras.attacks import closed_forms
+from hr_keras.attacks._attack import Attack
+from hr_keras.attacks._task import Outcome, Task, prepare
+
+__all__ = ["Transfer"]
 
 
 @dataclass(frozen=True)
 class Transfer(Attack):
-    """Adversarial examples that an attack makes on other models, tried on this one.
+    """Attacks a model by adversarial examples that were made on other models.
 
-    Returns the first image that fools the model; where none does, the one of the largest
-    margin.
+    ```
+    x' = attack(other, x, y) of the first model `other` for which x' fools the attacked model
+    ```
+
+    If no image fools the model, the one of the largest margin is returned.
 
     Costs what `attack` costs on each of the other models, and one forward pass of the model
-    for each, of the examples still standing; and one of all.
+    for each, of the examples not yet fooled, and one of all.
 
     Args:
-        attack: makes the examples, without seeing the model. One that goes on after it has
-            fooled the other model carries over better: `stop_early=False`.
-        models: Keras classifiers of the same images and classes; at least one.
-        batch_size: examples in one compiled step.
-        name: what it is called in logs and tables; by default `transfer_` and the attack's.
+        attack: Attack that makes the examples, without access to the model. Examples of an
+            attack with `stop_early=False` transfer better.
+        models: Keras classifiers of the same images and classes; one, or several.
+        batch_size: Examples in one compiled step. Default 256.
+        jit_compile: Has no effect here: `attack` has its own.
+        name: Name in logs and tables. Default: `"transfer_"` and the name of the attack.
 
     Raises:
-        ValueError: for an argument that is not as described, or when called, for models with
-            different numbers of classes.
+        ValueError: If an argument is not as described, or, in a call, for models with different
+            numbers of classes.
 
-    Source: Papernot et al. 2017, "Practical Black-Box Attacks against Machine Learning";
-        Dong et al. 2018 for attacks that transfer.
+    References:
+        - Papernot et al. 2017, "Practical Black-Box Attacks against Machine Learning"
+        - Dong et al. 2018, "Boosting Adversarial Attacks with Momentum"
 
     Example:
-        >>> attack = Transfer(MomentumPGD(0.1, stop_early=False), [other_model])
-        >>> adversarial = attack(model, images, labels)
+        ```python
+        from hr_keras.attacks import MomentumPGD, Transfer
+
+        other_model = keras.models.clone_model(model)
+        attack = Transfer(MomentumPGD(0.1, n_iter=5, stop_early=False), [other_model])
+        adversarial = attack(model, images, labels)
+        ```
     """
 
     attack: Attack
@@ -59,32 +72,32 @@ class Transfer(Attack):
         return f"transfer_{self.attack.name}"
 
     def perturb(self, task: Task) -> Outcome:
-        task = task.predict()
-        images, fooled = task.images.copy(), self.is_fooled(task.logits, task.labels)
+        logits = task.find_logits()
+        images, fooled = task.images.copy(), self.is_fooled(logits, task.labels)
         margins = np.full(len(images), -np.inf)
         for model in self.models:
             rows = np.flatnonzero(~fooled)
             if len(rows) == 0:
                 break
-            found, logits = self._carried_over(model, task.select(rows))
-            margin = self._margin(task.labels[rows], logits)
-            fooled[rows] = self.is_fooled(logits, task.labels[rows])
+            labels = task.labels[rows]
+            found = self._make_examples(model, task.select(rows), logits.shape[1])
+            seen = task.select(rows).replace(images=found, logits=None).find_logits()
+            margin, fooled[rows] = self._margin(labels, seen), self.is_fooled(seen, labels)
             better = fooled[rows] | (margin > margins[rows])
             images[rows[better]], margins[rows[better]] = found[better], margin[better]
         return Outcome(images, fooled)
 
-    def _carried_over(self, model: Any, task: Task) -> tuple[np.ndarray, np.ndarray]:
-        """Images made on `model`, and the logits `(n, classes)` that the attacked model has."""
+    def _make_examples(self, model: keras.Model, task: Task, num_classes: int) -> np.ndarray:
+        """Attacks another model, which must have as many classes."""
         prepare(model, task.images, task.labels, self.bounds)
         classes = classifier_output(model).num_classes
-        if classes != task.logits.shape[1]:
+        if classes != num_classes:
             raise ValueError(
-                f"`models` must have the {task.logits.shape[1]} classes of the attacked model. "
+                f"`models` must have the {num_classes} classes of the attacked model. "
                 f"Received: model {model.name!r} with {classes}"
             )
-        images = self.attack.perturb(task.replace(model=model, logits=None)).images
-        return images, task.replace(images=images, logits=None).predict().logits
+        return self.attack.perturb(task.replace(model=model, logits=None)).images
 
     def _margin(self, labels: np.ndarray, logits: np.ndarray) -> np.ndarray:
-        margin = np.asarray(objectives.margin(labels, logits))
+        margin = np.asarray(closed_forms.margin(labels, logits))
         return -margin if self.targeted else margin

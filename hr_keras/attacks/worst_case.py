@@ -1,44 +1,59 @@
-"""Several attacks one after another, each on the examples that the ones before left standing."""
+"""Several attacks one after another, each on the examples that the ones before did not fool."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from hr_keras._core.checks import check_choice
-from hr_keras.attacks._attack import Attack, Outcome, Task
+from hr_keras.attacks._attack import Attack
+from hr_keras.attacks._perturbation import Bounds, Norm
+from hr_keras.attacks._task import Outcome, Task
 from hr_keras.attacks.apgd import APGD
 from hr_keras.attacks.fab import FAB
 from hr_keras.attacks.noise import Noise
 from hr_keras.attacks.pgd import PGD, MomentumPGD
 from hr_keras.attacks.square import Square
 
+__all__ = ["ATTACK_NAMES", "WorstCase", "describe_attack", "fast", "make_attack", "standard"]
+
 
 @dataclass(frozen=True)
 class WorstCase(Attack):
-    """Attacks one after another, each on the examples still standing.
+    """Attacks one after another, each on the examples that are not fooled yet.
 
-    An example is robust when none of them fools the model. Returns the first image that
-    does, and where there is none the image unchanged.
+    ```
+    robust(x) = attack_1 does not fool x and … and attack_k does not fool x
+    ```
+
+    Returns the first image that fools the model; if there is none, the image unchanged.
 
     Costs one forward pass of the images, and for each attack what it costs for the examples
-    that the ones before it left. It is cheapest to put the quickest attacks first; the
-    result does not depend on the order, but for which of several fooling images is returned.
+    that the ones before it did not fool. It is cheapest to put the quickest attacks first. The
+    order decides only which of several fooling images is returned.
 
     Args:
-        attacks: `Attack`s with the same `bounds`, none of them targeted.
-        batch_size: examples in one compiled step.
-        name: what it is called in logs and tables.
+        attacks: One `Attack`, or several with the same `bounds`; none of them targeted.
+        batch_size: Examples in one compiled step; it replaces that of the attacks. Default 256.
+        jit_compile: Has no effect here: each attack has its own.
+        name: Name in logs and tables. Default `"worst_case"`.
 
     Raises:
-        ValueError: for an argument that is not as described.
+        ValueError: If an argument is not as described.
 
-    Source: Croce & Hein 2020, "Reliable evaluation of adversarial robustness with an
-        ensemble of diverse parameter-free attacks".
+    References:
+        - Croce & Hein 2020, "Reliable evaluation of adversarial robustness with an ensemble of
+          diverse parameter-free attacks"
 
     Example:
-        >>> attack = WorstCase([PGD(0.1, "margin"), Square(0.1, n_queries=1000)])
-        >>> adversarial = attack(model, images, labels)
+        ```python
+        from hr_keras.attacks import PGD, Square, WorstCase
+
+        attack = WorstCase([PGD(0.1, "margin", n_iter=5), Square(0.1, n_queries=20)])
+        adversarial = attack(model, images, labels)
+        ```
     """
 
     attacks: Any  # a tuple after `__post_init__`
@@ -67,11 +82,11 @@ class WorstCase(Attack):
         return Outcome(images, fooled)
 
 
-def check_attacks(attacks):
-    """Attacks as a tuple; a ValueError unless they are untargeted and of the same bounds.
+def check_attacks(attacks: Any) -> tuple[Attack, ...]:
+    """Returns one or several attacks as a tuple.
 
-    Args:
-        attacks: an `Attack`, or several; at least one.
+    Raises:
+        ValueError: Unless there is at least one, none is targeted and all have the same bounds.
     """
     attacks = (attacks,) if isinstance(attacks, Attack) else tuple(attacks)
     if not attacks or not all(isinstance(attack, Attack) for attack in attacks):
@@ -91,96 +106,135 @@ def check_attacks(attacks):
     return attacks
 
 
-def standard(epsilon, norm="linf", seed=0, bounds=(0.0, 1.0), batch_size=256):
-    """The strongest attack here: APGD-CE, APGD-T, FAB-T and Square, as AutoAttack's "standard".
+def standard(
+    epsilon: float,
+    norm: Norm = "linf",
+    seed: int = 0,
+    bounds: Bounds = (0.0, 1.0),
+    batch_size: int = 256,
+) -> WorstCase:
+    """Makes the strongest attack here: APGD-CE, APGD-T, FAB-T and Square, as in AutoAttack.
 
     APGD on cross-entropy (100 steps), APGD on the targeted DLR and FAB (100 steps for each of
     the 9 likeliest other classes, or all of them), Square (5,000 queries, to which the schedule
     of its windows is stretched; AutoAttack takes it as for 10,000).
 
-    Costs, of the examples that each leaves standing, 100 + 900 forward + backward passes,
+    Costs, of the examples that are not fooled yet, 100 + 900 forward + backward passes,
     900 × (2 forward + 1 backward), and 5,000 forward: some 12,000 times a forward pass for
     each example that is robust.
 
     Args:
-        epsilon: size of the perturbation, in the units of the images; at least 0.
-        norm: what ε measures: `"linf"` or `"l2"`.
-        seed: integer ≥ 0.
-        bounds: `(lowest, highest)` pixel value.
-        batch_size: examples in one compiled step.
+        epsilon: Size of the perturbation, in the units of the images; at least 0.
+        norm: What ε measures, `"linf"` (default) or `"l2"`.
+        seed: Seed of random numbers, an integer ≥ 0. Default 0.
+        bounds: Lowest and highest pixel value. Default `(0.0, 1.0)`.
+        batch_size: Examples in one compiled step. Default 256.
 
     Returns:
         A `WorstCase`.
 
-    Source: Croce & Hein 2020; see `WorstCase`.
+    Raises:
+        ValueError: If an argument is not as described.
+
+    References:
+        - Croce & Hein 2020, "Reliable evaluation of adversarial robustness with an ensemble of
+          diverse parameter-free attacks"
 
     Example:
-        >>> result = evaluation.robust_accuracy(model, x_test, y_test, standard(0.1))
-        >>> result.worst_case
+        ```python
+        from hr_keras.attacks import standard
+
+        attack = standard(epsilon=0.1)
+        print([part.name for part in attack.attacks])
+        ```
     """
-    shared = {"norm": norm, "seed": seed, "bounds": bounds, "batch_size": batch_size}
-    attacks = (
+    shared: dict[str, Any] = {
+        "norm": norm,
+        "seed": seed,
+        "bounds": bounds,
+        "batch_size": batch_size,
+    }
+    return _preset(
+        "standard",
         APGD(epsilon, "ce", n_iter=100, **shared),
         APGD(epsilon, "targeted_dlr", n_iter=100, n_targets=9, **shared),
         FAB(epsilon, n_iter=100, n_targets=9, **shared),
         Square(epsilon, n_queries=5000, **shared),
     )
-    return WorstCase(attacks, batch_size=batch_size, name=_preset_name("standard", attacks[0]))
 
 
-def fast(epsilon, norm="linf", seed=0, bounds=(0.0, 1.0), batch_size=256):
-    """A quick attack for callbacks: PGD on the margin (20 steps), then Square (500 queries).
+def fast(
+    epsilon: float,
+    norm: Norm = "linf",
+    seed: int = 0,
+    bounds: Bounds = (0.0, 1.0),
+    batch_size: int = 256,
+) -> WorstCase:
+    """Makes a quick attack for callbacks: PGD on the margin (20 steps), Square (500 queries).
 
-    Costs, of the examples that each leaves standing, 20 forward + backward passes and 500
-    forward; arguments and result as for `standard`.
+    Costs, of the examples that are not fooled yet, 20 forward + backward passes and 500 forward.
+
+    Args:
+        epsilon: Size of the perturbation, in the units of the images; at least 0.
+        norm: What ε measures, `"linf"` (default) or `"l2"`.
+        seed: Seed of random numbers, an integer ≥ 0. Default 0.
+        bounds: Lowest and highest pixel value. Default `(0.0, 1.0)`.
+        batch_size: Examples in one compiled step. Default 256.
+
+    Returns:
+        A `WorstCase`.
+
+    Raises:
+        ValueError: If an argument is not as described.
+
+    References:
+        - Andriushchenko et al. 2020, "Square Attack"; see `Square` and `PGD`
 
     Example:
-        >>> callback = AttackCallback((x_val, y_val), fast(0.1))
+        ```python
+        from hr_keras.attacks import fast
+        from hr_keras.callbacks import AttackCallback
+
+        callback = AttackCallback((x_val, y_val), fast(0.1), every=2)
+        ```
     """
-    shared = {"norm": norm, "seed": seed, "bounds": bounds, "batch_size": batch_size}
-    attacks = (
+    shared: dict[str, Any] = {
+        "norm": norm,
+        "seed": seed,
+        "bounds": bounds,
+        "batch_size": batch_size,
+    }
+    return _preset(
+        "fast",
         PGD(epsilon, "margin", n_iter=20, **shared),
         Square(epsilon, n_queries=500, **shared),
     )
-    return WorstCase(attacks, batch_size=batch_size, name=_preset_name("fast", attacks[0]))
 
 
-def _preset_name(preset, attack):
-    norm = () if attack.norm == "linf" else (attack.norm,)
-    return "_".join((preset, *norm, f"{attack.epsilon:g}"))
+def _preset(preset: str, *attacks: Any) -> WorstCase:
+    first = attacks[0]
+    norm = () if first.norm == "linf" else (first.norm,)
+    name = "_".join((preset, *norm, f"{first.epsilon:g}"))
+    return WorstCase(attacks, batch_size=first.batch_size, name=name)
 
 
-_MADE = {
-    "noise": (
-        "best of 100 points drawn in the ball",
-        lambda epsilon, **shared: Noise(epsilon, n_draws=100, **shared),
-    ),
+_MADE: dict[str, tuple[str, Callable[..., Attack]]] = {
+    "noise": ("best of 100 points drawn in the ball", partial(Noise, n_draws=100)),
     "fgsm": (
         "one step of size ε along the gradient of CE (its sign in L∞)",
-        lambda epsilon, **shared: PGD(
-            epsilon, "ce", n_iter=1, step_size=1.0, random_start=False, **shared
-        ),
+        partial(PGD, objective="ce", n_iter=1, step_size=1.0, random_start=False),
     ),
-    "mifgsm": (
-        "PGD with momentum, CE, 10 steps",
-        lambda epsilon, **shared: MomentumPGD(epsilon, "ce", n_iter=10, **shared),
-    ),
+    "mifgsm": ("PGD with momentum, CE, 10 steps", partial(MomentumPGD, objective="ce", n_iter=10)),
     "pgd": (
         "PGD on the margin, 40 steps from a random start, best of 2",
-        lambda epsilon, **shared: PGD(epsilon, "margin", n_iter=40, n_restarts=2, **shared),
+        partial(PGD, objective="margin", n_iter=40, n_restarts=2),
     ),
-    "apgd": (
-        "APGD on CE, 100 steps",
-        lambda epsilon, **shared: APGD(epsilon, "ce", n_iter=100, **shared),
-    ),
+    "apgd": ("APGD on CE, 100 steps", partial(APGD, objective="ce", n_iter=100)),
     "fab": (
         "FAB, 100 steps towards each of the 9 likeliest other classes",
-        lambda epsilon, **shared: FAB(epsilon, n_iter=100, n_targets=9, **shared),
+        partial(FAB, n_iter=100, n_targets=9),
     ),
-    "square": (
-        "Square, 5,000 queries, no gradient",
-        lambda epsilon, **shared: Square(epsilon, n_queries=5000, **shared),
-    ),
+    "square": ("Square, 5,000 queries, no gradient", partial(Square, n_queries=5000)),
     "fast": ("PGD on the margin (20 steps), then Square (500 queries)", fast),
     "standard": (
         "APGD-CE, APGD-T, FAB-T and Square (5,000 queries), as AutoAttack's standard",
@@ -190,32 +244,63 @@ _MADE = {
 ATTACK_NAMES = tuple(_MADE)
 
 
-def make_attack(name, epsilon, norm="linf", seed=0, bounds=(0.0, 1.0), batch_size=256):
-    """An attack by its name.
+def make_attack(
+    name: str,
+    epsilon: float,
+    norm: Norm = "linf",
+    seed: int = 0,
+    bounds: Bounds = (0.0, 1.0),
+    batch_size: int = 256,
+) -> Attack:
+    """Makes an attack by its name on the command line.
 
     Args:
-        name: one of `ATTACK_NAMES`.
-        epsilon: size of the perturbation, in the units of the images; at least 0.
-        norm: what ε measures: `"linf"` or `"l2"`.
-        seed: integer ≥ 0.
-        bounds: `(lowest, highest)` pixel value.
-        batch_size: examples in one compiled step.
+        name: One of `ATTACK_NAMES`.
+        epsilon: Size of the perturbation, in the units of the images; at least 0.
+        norm: What ε measures, `"linf"` (default) or `"l2"`.
+        seed: Seed of random numbers, an integer ≥ 0. Default 0.
+        bounds: Lowest and highest pixel value. Default `(0.0, 1.0)`.
+        batch_size: Examples in one compiled step. Default 256.
+
+    Returns:
+        An `Attack`.
 
     Raises:
-        ValueError: for a name that is none of these, or another argument not as described.
+        ValueError: If an argument is not as described.
 
     Example:
-        >>> attack = make_attack("standard", epsilon=0.1)
+        ```python
+        from hr_keras.attacks.worst_case import make_attack
+
+        attack = make_attack("pgd", epsilon=0.1)
+        ```
     """
-    shared = {"norm": norm, "seed": seed, "bounds": bounds, "batch_size": batch_size}
-    return _MADE[check_attack_name(name)][1](epsilon, **shared)
+    make = _MADE[check_attack_name(name)][1]
+    return make(epsilon, norm=norm, seed=seed, bounds=bounds, batch_size=batch_size)
 
 
-def describe_attack(name):
-    """What the attack of a name does, in a line."""
+def describe_attack(name: str) -> str:
+    """Describes in a line what the attack of a name does.
+
+    Args:
+        name: One of `ATTACK_NAMES`.
+
+    Returns:
+        The description.
+
+    Raises:
+        ValueError: If there is no such name.
+
+    Example:
+        ```python
+        from hr_keras.attacks.worst_case import describe_attack
+
+        print(describe_attack("square"))
+        ```
+    """
     return _MADE[check_attack_name(name)][0]
 
 
-def check_attack_name(name):
-    """The name itself; a ValueError unless it is one of `ATTACK_NAMES`."""
+def check_attack_name(name: Any) -> str:
+    """Returns the name, or raises a ValueError unless it is one of `ATTACK_NAMES`."""
     return check_choice("attack", name, ATTACK_NAMES)

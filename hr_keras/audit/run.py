@@ -14,11 +14,11 @@ import numpy as np
 from scipy import stats
 
 from hr_keras import datasets, diagnostics, evaluation
+from hr_keras._core.checks import check_bounds, check_count, check_epsilon
 from hr_keras._core.files import holds_anything, write_atomically
 from hr_keras._core.logits import check_backend, classifier_output
 from hr_keras._core.runtime import collect_versions
-from hr_keras.attacks import worst_case
-from hr_keras.attacks._attack import Task, check_bounds, check_count, check_epsilon
+from hr_keras.attacks import Task, worst_case
 from hr_keras.attacks._perturbation import get as ball
 from hr_keras.audit.load import check_fit, load_model, sha256
 

@@ -6,10 +6,9 @@ from typing import Literal
 import keras
 import numpy.typing as npt
 
-from hr_keras._core.checks import check_count
+from hr_keras._core.checks import check_batch_size, check_bounds, check_count, check_epsilon
 from hr_keras._core.logits import check_backend
-from hr_keras.attacks import _perturbation
-from hr_keras.attacks._attack import Task, check_batch_size, check_bounds, check_epsilon
+from hr_keras.attacks import Task, _perturbation
 from hr_keras.diagnostics.attack_checks import AttackChecks
 from hr_keras.diagnostics.finding import VERDICTS, Finding, Verdict
 from hr_keras.diagnostics.model_checks import find_in_model

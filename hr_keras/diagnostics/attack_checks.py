@@ -7,8 +7,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from hr_keras.attacks import PGD, MomentumPGD, Noise, Square, Transfer
-from hr_keras.attacks._attack import Attack, Outcome, Task, is_correct
+from hr_keras.attacks import PGD, Attack, MomentumPGD, Noise, Outcome, Square, Task, Transfer
+from hr_keras.attacks._task import is_correct
 from hr_keras.diagnostics.finding import (
     ATHALYE,
     CARLINI,

@@ -5,7 +5,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from hr_keras.attacks._attack import Task
+from hr_keras.attacks import Task
 
 Verdict = Literal["ok", "warning", "fault", "not applicable"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)

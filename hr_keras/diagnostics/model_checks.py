@@ -8,9 +8,10 @@ import numpy as np
 from keras import ops
 
 from hr_keras._core import information
+from hr_keras._core.compiled import compiled, in_batches
 from hr_keras._core.logits import classifier_output, logits_of
-from hr_keras.attacks import objectives
-from hr_keras.attacks._attack import Task, compiled, in_batches, is_correct
+from hr_keras.attacks import Task, objectives
+from hr_keras.attacks._task import is_correct
 from hr_keras.diagnostics.finding import (
     ATHALYE,
     AUTOATTACK,

@@ -1,0 +1,223 @@
+"""What attacks work on and what they make: tasks, outcomes, states, and checks of the data."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Self
+
+import keras
+import numpy as np
+from keras import ops
+
+from hr_keras._core.compiled import compiled, in_batches
+from hr_keras._core.logits import classifier_output, logits_of
+
+
+class Outcome(NamedTuple):
+    """Holds what an attack made of a task.
+
+    Args:
+        images: Adversarial images, `(n, ...)`.
+        fooled: Whether the model was seen to be fooled, bool `(n,)`. `None` if the attack did
+            not check.
+    """
+
+    images: np.ndarray
+    fooled: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class Task:
+    """Holds checked images and labels for an attack to work on; made by `Task.of`.
+
+    Args:
+        model: A Keras classifier.
+        images: `(n, ...)`, NumPy.
+        labels: int32 `(n,)` or float32 `(n, classes)`.
+        indices: Which examples these are, `(n,)`. Random numbers depend on it, so that an
+            example gets the same ones alone and among others.
+        batch_size: Examples in one compiled step.
+        logits: Logits of the images, `(n, classes)`. Default `None`: not computed yet.
+        epsilons: ε of each example, float64 `(n,)`. Default `None`: ε of the attack.
+    """
+
+    model: keras.Model
+    images: np.ndarray
+    labels: np.ndarray
+    indices: np.ndarray
+    batch_size: int
+    logits: np.ndarray | None = None
+    epsilons: np.ndarray | None = None
+
+    @classmethod
+    def of(cls, model: Any, images: Any, labels: Any, bounds: Any, batch_size: int) -> Self:
+        """Makes a task of all examples, checked by `prepare`."""
+        images, labels = prepare(model, images, labels, bounds)
+        return cls(model, images, labels, np.arange(len(images)), batch_size)
+
+    def replace(self, **changes: Any) -> Self:
+        """Returns the task with other attributes."""
+        return dataclasses.replace(self, **changes)
+
+    def select(self, rows: Any) -> Self:
+        """Returns the task of some examples only."""
+        per_example = ("images", "labels", "indices", "logits", "epsilons")
+        parts = {name: getattr(self, name) for name in per_example}
+        return self.replace(**{k: None if v is None else v[rows] for k, v in parts.items()})
+
+    def predict(self) -> Self:
+        """Returns the task with its logits; see `find_logits`."""
+        return self.replace(logits=self.find_logits())
+
+    def find_logits(self) -> np.ndarray:
+        """Returns logits `(n, classes)`: `logits`, or if it is `None`, by one forward pass."""
+        if self.logits is not None:
+            return self.logits
+        step = compiled(self.model, "predict", build_predict)
+        (logits,) = in_batches(step, self.images, self.labels, self.batch_size, any_size=True)
+        return logits
+
+    def find_epsilons(self, epsilon: float) -> np.ndarray:
+        """Returns ε of each example, float64 `(n,)`: `epsilons`, or `epsilon` if it is `None`."""
+        if self.epsilons is not None:
+            return self.epsilons
+        return np.full(len(self.images), epsilon, "float64")
+
+
+class State(NamedTuple):
+    """Holds the state of an attack between two steps: tensors with the examples on axis 0.
+
+    Args:
+        image: What is attacked, `(n, ...)`.
+        label: Its label, `(n,)` or `(n, classes)`.
+        target: The class to reach, int32 `(n,)`; 0 if the attack has no targets.
+        restart: Which restart this is, int32 `(n,)`.
+        keys: Keys of random numbers, uint32 `(n, 2)`.
+        epsilon: ε of each example, float64 `(n,)`; see `IterativeAttack.sizes`.
+        point: The image that the next step evaluates, `(n, ...)`.
+        best: The first fooling image, or the one of the highest score, `(n, ...)`.
+        score: Score of `best`, float64 `(n,)`.
+        steps: Steps made, int32 `(n,)`.
+        fooled: Whether `best` fools the model, bool `(n,)`.
+        memory: What else an attack keeps from step to step: a tensor, or a NamedTuple of some.
+            Default `()`: nothing.
+    """
+
+    image: Any
+    label: Any
+    target: Any
+    restart: Any
+    keys: Any
+    epsilon: Any
+    point: Any
+    best: Any
+    score: Any
+    steps: Any
+    fooled: Any
+    memory: Any = ()
+
+
+def build_predict(model_ref: Any) -> Any:
+    """Returns `(images, labels) -> (logits,)`, to be compiled; labels are not used."""
+    return lambda images, labels: (logits_of(model_ref(), images),)
+
+
+def is_correct(logits: Any, labels: Any) -> Any:
+    """Finds where the largest logit is the label's and no logit is infinite or NaN, `(n,)`.
+
+    Args:
+        logits: `(n, classes)`, tensor or NumPy; the result is of the same kind.
+        labels: `(n,)`, or `(n, classes)`, of which the most probable class counts.
+    """
+    kind: Any = np if isinstance(logits, np.ndarray) else ops
+    if len(labels.shape) == 2:
+        labels = kind.argmax(labels, axis=-1)
+    finite = kind.all(kind.isfinite(logits), axis=-1)
+    return (kind.argmax(logits, axis=-1) == labels) & finite
+
+
+def match_type(result: np.ndarray, images: Any) -> Any:
+    """Returns `result` as a tensor if `images` is one."""
+    import tensorflow as tf
+
+    return tf.convert_to_tensor(result) if tf.is_tensor(images) else result
+
+
+def prepare(
+    model: keras.Model, images: Any, labels: Any, bounds: tuple[float, float]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Checks images `(n, ...)` and labels, and returns them as `Task` holds them.
+
+    Raises:
+        ValueError: For empty data; images that are not floating point, not finite or outside
+            `bounds`; labels of the wrong shape or out of range; soft labels that are negative
+            or do not sum to 1 within 1e-3; a model that is no classifier.
+    """
+    images, labels = np.asarray(images), np.asarray(labels)
+    check_images(images, bounds)
+    output = classifier_output(model, images)
+    if not keras.backend.is_float_dtype(output.input_dtype):
+        raise ValueError(
+            "A gradient attack needs a model of floating-point images. "
+            f"Received: model {model.name!r} with input dtype {output.input_dtype}"
+        )
+    return images, check_labels(labels, len(images), output.num_classes)
+
+
+def check_images(images: np.ndarray, bounds: tuple[float, float]) -> None:
+    """Raises a ValueError unless images are floating point, at least one, and in `bounds`."""
+    if images.ndim < 2 or images.size == 0:
+        raise ValueError(f"`images` must have shape (n, ...), n ≥ 1. Received: {images.shape}")
+    if images.dtype.kind != "f" and images.dtype.name != "bfloat16":
+        raise ValueError(
+            "`images` must be floating point: an attack moves pixels by fractions. Received: "
+            f"dtype {images.dtype}. Convert them, for example images.astype('float32') / 255"
+        )
+    low, high = images.min(), images.max()
+    # in the precision of the images: 0.1 in float64 is not 0.1 in float32
+    lowest, highest = (np.asarray(bound, images.dtype) for bound in bounds)
+    if not (np.isfinite(low) and np.isfinite(high) and lowest <= low and high <= highest):
+        raise ValueError(
+            f"`images` must lie inside bounds={bounds}, without NaN. "
+            f"Received: values from {low} to {high}"
+        )
+
+
+def check_labels(labels: np.ndarray, n: int, classes: int) -> np.ndarray:
+    """Returns labels as int32 `(n,)` or float32 `(n, classes)`, or raises a ValueError."""
+    if labels.dtype.kind not in "biuf":
+        raise ValueError(f"`labels` must be numbers. Received: dtype {labels.dtype}")
+    if labels.shape == (n, 1):
+        labels = labels[:, 0]
+    if labels.shape == (n, classes):
+        labels = labels.astype("float32")
+        sums = labels.sum(axis=-1)
+        if not ((labels >= 0).all() and np.allclose(sums, 1.0, atol=1e-3)):
+            raise ValueError(
+                "Soft labels must not be negative and must sum to 1. Received: smallest "
+                f"{labels.min()}, sums from {sums.min()} to {sums.max()}"
+            )
+        return labels / sums[:, None]
+    if labels.shape != (n,):
+        raise ValueError(
+            f"`labels` must have shape ({n},), ({n}, 1) or ({n}, {classes}). "
+            f"Received: {labels.shape}"
+        )
+    if not (labels == np.floor(labels)).all() or labels.min() < 0 or labels.max() >= classes:
+        raise ValueError(
+            f"`labels` must be class numbers from 0 to {classes - 1}. "
+            f"Received: from {labels.min()} to {labels.max()}, dtype {labels.dtype}"
+        )
+    return labels.astype("int32")
+
+
+def select(chosen: Any, first: Any, second: Any) -> Any:
+    """Returns `first` where `chosen` `(n,)`, else `second`, both `(n, ...)`."""
+    return ops.where(ops.reshape(chosen, (-1,) + (1,) * (len(first.shape) - 1)), first, second)
+
+
+def take(state: State, chosen: np.ndarray) -> State:
+    """Returns the state of the examples that are `chosen`, bool `(n,)`."""
+    import tensorflow as tf
+
+    (rows,) = np.nonzero(chosen)
+    return tf.nest.map_structure(lambda value: tf.gather(value, rows), state)
