@@ -106,9 +106,6 @@ def sweep(
     Raises:
         ValueError: If an argument is not as described.
 
-    References:
-        - Goodfellow, Shlens & Szegedy 2015, "Explaining and Harnessing Adversarial Examples"
-
     Example:
         ```python
         from hr_keras import evaluation

@@ -50,3 +50,15 @@ def hr_gradient(logits, p, alpha, weights=None, step=1e-5):
             values.append(hr(p, log_softmax(moved), alpha, weights))
         gradient[index] = (values[0] - values[1]) / (2 * step)
     return gradient
+
+
+def logit_gradient(name, logits, label):
+    """∂/∂logits of CE or CE + H by its closed form in float64, scaled to size 1."""
+    log_q = log_softmax(logits)
+    q = np.exp(log_q)
+    gradient = q.copy()
+    # q_y − 1 = −Σ_{k≠y} q_k, which does not cancel
+    gradient[label] = -np.delete(q, label).sum()
+    if name == "hr":
+        gradient += -q * (log_q - (q * log_q).sum())
+    return gradient / np.abs(gradient).max()

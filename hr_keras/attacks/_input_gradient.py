@@ -35,7 +35,7 @@ class InputGradient:
             inputs, kernel = self.convolution.inputs
             (outputs,) = self.convolution.outputs
             upstream = self.tape.gradient(value, outputs)
-            if upstream is not None:  # else a gradient of its own hides the convolution
+            if upstream is not None:  # else a custom gradient hides the convolution
                 upstream = tf.ensure_shape(upstream, outputs.shape)
                 gradient = _transposed_convolution(upstream, kernel, inputs.shape)
                 if inputs is self.images:

@@ -150,7 +150,7 @@ class PGD(IterativeAttack):
 
 @dataclass(frozen=True)
 class MomentumPGD(PGD):
-    """Takes steps along a running mean of gradients: MI-FGSM, the momentum iterative FGSM.
+    """Takes steps along the sum of past gradients: MI-FGSM, the momentum iterative FGSM.
 
     ```
     g ← μ·g + ∇L/‖∇L‖₁,  x ← Π(x + a·ε·sign(g))   (g/‖g‖₂ for L2)

@@ -3,8 +3,8 @@
 import keras
 import numpy as np
 import pytest
+from attack_cases import right
 from keras import layers, ops
-from test_attacks_iterative import right
 from test_evaluation import counted, counting_model
 
 from hr_keras import HRLoss, diagnostics
