@@ -42,9 +42,9 @@ class TargetChoosingAttack(IterativeAttack):
         return isinstance(self.objective, str) and self.objective in self.OBJECTIVES
 
     def found_objective(self) -> Any:
-        return (
-            self.OBJECTIVES[str(self.objective)] if self.has_targets else super().found_objective()
-        )
+        if not self.has_targets:
+            return super().found_objective()
+        return self.OBJECTIVES[str(self.objective)]
 
     def find_targets(self, task: Task) -> np.ndarray:
         if not self.has_targets:
