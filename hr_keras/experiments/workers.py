@@ -88,6 +88,7 @@ def run_tasks(
 
     with _start_pool(min(jobs, len(tasks)), count_threads_each(jobs), reports) as pool:
         pending = [pool.submit(_run_task, function, task, k) for k, task in enumerate(tasks)]
+        processes = multiprocessing.active_children()
         try:
             while not all(one.done() for one in pending):
                 pass_on(timeout=0.2)
@@ -97,8 +98,11 @@ def run_tasks(
             pass_on(timeout=0.01)
             return [one.result() for one in pending]
         except BrokenProcessPool as error:
+            # The pool terminates the others.
+            codes = {one.exitcode for one in processes} - {None, 0, -signal.SIGTERM}
             raise ProcessEnded(
-                "a process ended before its task did (it may have been killed, for example "
+                "a process ended before its task did, with exit code "
+                f"{', '.join(map(str, codes)) or 'unknown'} (it may have been killed, for example "
                 "because memory ran out). Finished results are kept; run the same command again "
                 "to resume."
             ) from error
