@@ -1,6 +1,4 @@
 import math
-import subprocess
-import sys
 
 import keras
 import numpy as np
@@ -8,7 +6,7 @@ import pytest
 import reference
 import tensorflow as tf
 from conftest import linear_model
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hr_keras import HRLoss
@@ -39,21 +37,25 @@ def value_and_gradient(loss, y_true, y_pred, sample_weight=None):
     return float(value), tape.gradient(value, y_pred).numpy()
 
 
+few = settings(max_examples=12)  # of the gradient, in eager code; `information` has more
+
+
+@few
 @given(problems)
 def test_value_and_gradient_equal_the_reference(problem):
     logits, labels, soft, weights, alpha = draw(problem)
     loss = HRLoss(alpha=alpha, from_logits=True, dtype="float64")
     hard = reference.one_hot(labels, logits.shape[1])
-    for y_true, p in ((labels, hard), (hard, hard), (soft, soft)):
-        for w in (None, weights):
-            value, gradient = value_and_gradient(loss, y_true, logits, w)
-            expected = reference.hr(p, reference.log_softmax(logits), alpha, w)
-            assert value == pytest.approx(expected, rel=1e-9, abs=1e-9)
-            np.testing.assert_allclose(
-                gradient, reference.hr_gradient(logits, p, alpha, w), rtol=1e-5, atol=1e-8
-            )
+    for y_true, p, w in ((labels, hard, None), (labels, hard, weights), (soft, soft, weights)):
+        value, gradient = value_and_gradient(loss, y_true, logits, w)
+        expected = reference.hr(p, reference.log_softmax(logits), alpha, w)
+        assert value == pytest.approx(expected, rel=1e-9, abs=1e-9)
+        np.testing.assert_allclose(
+            gradient, reference.hr_gradient(logits, p, alpha, w), rtol=1e-5, atol=1e-8
+        )
 
 
+@few
 @given(problems)
 def test_probabilities_give_what_their_logits_give(problem):
     logits, labels, _, weights, alpha = draw(problem)
@@ -63,6 +65,7 @@ def test_probabilities_give_what_their_logits_give(problem):
     assert float(from_probabilities) == pytest.approx(float(from_logits), rel=1e-4, abs=1e-5)
 
 
+@few
 @given(problems, st.integers(0, 2**32 - 1))
 def test_integer_weights_are_repeated_rows(problem, seed):
     logits, labels, _, _, alpha = draw(problem)
@@ -201,15 +204,6 @@ def test_from_logits_on_a_softmax_is_pointed_out():
     assert float(value) == pytest.approx(float(HRLoss(from_logits=True)([0], [[1.0, 2.0]])))
 
 
-def test_training_lowers_the_loss_and_classifies(digits):
-    images, labels = digits.train.images[:500], digits.train.labels[:500]
-    model = keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(10)])
-    model.compile(keras.optimizers.SGD(0.1), loss=HRLoss(from_logits=True), metrics=["accuracy"])
-    history = model.fit(images, labels, epochs=5, verbose=0).history
-    assert history["loss"][-1] < 0.6 * history["loss"][0]
-    assert history["accuracy"][-1] > 0.75
-
-
 def test_config_holds_every_argument():
     loss = HRLoss(2.5, True, "mean", "renyi", "bfloat16")
     again = HRLoss.from_config(loss.get_config())
@@ -223,30 +217,17 @@ def test_config_holds_every_argument():
     assert HRLoss.from_config(HRLoss().get_config()).get_config() == HRLoss().get_config()
 
 
-def test_a_saved_model_loads_where_the_loss_is_imported(tmp_path, linear):
-    """As with every package of custom Keras objects: in a new process, without custom_objects."""
-    linear.compile("sgd", loss=HRLoss(alpha=2.5))
-    linear.save(tmp_path / "model.keras")
-    code = (
-        "import sys, keras; from hr_keras import HRLoss; "
-        "model = keras.models.load_model(sys.argv[1]); "
-        "print(type(model.loss).__module__, model.loss.alpha)"
-    )
-    command = [sys.executable, "-c", code, str(tmp_path / "model.keras")]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert result.stdout.strip() == "hr_keras.losses 2.5", result.stderr
-
-
-def test_jit_compile_changes_nothing(digits):
+def test_training_lowers_the_loss_and_jit_compile_changes_nothing(digits):
     images, labels = digits.train.images[:64], digits.train.labels[:64]
-    losses = []
+    histories = []
     for jit_compile in (False, True):
         keras.utils.set_random_seed(0)
         model = keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(10, "softmax")])
-        model.compile("sgd", loss=HRLoss(), jit_compile=jit_compile)
-        model.fit(images, labels, epochs=1, shuffle=False, verbose=0)
-        losses.append(model.evaluate(images, labels, verbose=0))
-    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+        model.compile(keras.optimizers.SGD(0.1), loss=HRLoss(), jit_compile=jit_compile)
+        history = model.fit(images, labels, epochs=8, shuffle=False, verbose=0).history
+        histories.append(history["loss"])
+    assert histories[0] == pytest.approx(histories[1], rel=1e-5)
+    assert histories[0][-1] < 0.6 * histories[0][0]
 
 
 @pytest.mark.parametrize("alpha", [1.0, 0.5, -2, math.nan, math.inf])
@@ -306,11 +287,10 @@ def test_loss_scaling_trains_as_float32_does():
     images = np.random.default_rng(0).random((32, 2, 2, 3)).astype("float32")
     labels = np.arange(32) % 3
     trained = {}
-    for policy in ("float32", "mixed_float16", "mixed_bfloat16"):
+    for policy in ("float32", "mixed_float16"):
         inputs = keras.Input((2, 2, 3))
         x = keras.layers.Flatten()(inputs)
-        outputs = keras.layers.Dense(3, "softmax", dtype=policy)(x)
-        model = keras.Model(inputs, outputs)
+        model = keras.Model(inputs, keras.layers.Dense(3, "softmax", dtype=policy)(x))
         model.set_weights(linear_model(1.0).get_weights())
         optimizer = keras.optimizers.SGD(0.1)
         if policy == "mixed_float16":
@@ -320,13 +300,11 @@ def test_loss_scaling_trains_as_float32_does():
         trained[policy] = model.get_weights()[0]
     assert np.abs(trained["float32"] - linear_model(1.0).get_weights()[0]).max() > 0.01
     np.testing.assert_allclose(trained["mixed_float16"], trained["float32"], atol=2e-3)
-    np.testing.assert_allclose(trained["mixed_bfloat16"], trained["float32"], atol=2e-2)
 
 
 def test_a_model_compiled_with_it_can_be_exported(tmp_path, linear):
     images = np.random.default_rng(0).random((4, 2, 2, 3)).astype("float32")
     linear.compile("sgd", loss=HRLoss())
-    linear.fit(images, np.arange(4) % 3, verbose=0)
     linear.export(tmp_path / "saved", verbose=False)
     restored = tf.saved_model.load(tmp_path / "saved")
     np.testing.assert_allclose(restored.serve(images), linear(images), rtol=1e-5)
@@ -336,13 +314,13 @@ def test_class_weight_is_the_sample_weight_of_its_class(linear):
     images = np.random.default_rng(0).random((30, 2, 2, 3)).astype("float32")
     labels, class_weight = np.arange(30) % 3, {0: 1.0, 1: 5.0, 2: 0.5}
     before = linear.get_weights()
+    linear.compile(keras.optimizers.SGD(0.5), loss=HRLoss())
     trained = []
     for arguments in (
         {"class_weight": class_weight},
         {"sample_weight": np.array([class_weight[label] for label in labels])},
     ):
         linear.set_weights(before)
-        linear.compile(keras.optimizers.SGD(0.5), loss=HRLoss())
         linear.fit(images, labels, batch_size=10, shuffle=False, verbose=0, **arguments)
         trained.append(linear.get_weights())
     for a, b in zip(*trained, strict=True):

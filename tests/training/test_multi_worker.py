@@ -1,145 +1,29 @@
+"""Keras' `fit` for several workers: it trains what `model.fit` trains on one device."""
+
 import dataclasses
+import functools
 import json
-import os
 import pathlib
 import socket
 import subprocess
 import sys
-import warnings
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import mirrored
+from processes import environment, output_of
 
-from hr_keras import HRLoss, datasets, evaluation, training
-from hr_keras._core import replicas
+from hr_keras import HRLoss, datasets, training
 from hr_keras.experiments.protocol import from_preset
 from hr_keras.experiments.run_folder import RunFolder
 from hr_keras.experiments.train import train_folder
-from hr_keras.models import resnet8
 from hr_keras.training import multi_worker
-
-HERE = pathlib.Path(__file__).parent
-
-
-def mirrored(replicas):
-    """N replicas on N logical CPUs; this reduction lets one process use several N in turn."""
-    return tf.distribute.MirroredStrategy(
-        [f"CPU:{k}" for k in range(replicas)],
-        cross_device_ops=tf.distribute.ReductionToOneDevice(),
-    )
-
-
-def train(
-    strategy, weights=False, batch_size=12, n=53, regularizer=None, fit=(), loss=(), **arguments
-):
-    generator = np.random.default_rng(0)
-    images = generator.normal(size=(n, 6)).astype("float32")
-    labels = generator.integers(4, size=n)
-    weights = generator.integers(0, 3, size=n) if weights else None
-    with strategy.scope():
-        dense = keras.layers.Dense(4, activation="softmax", kernel_regularizer=regularizer)
-        model = keras.Sequential([keras.Input((6,)), dense])
-        model.set_weights([0.5 * generator.normal(size=(6, 4)), np.zeros(4)])
-        model.compile(keras.optimizers.SGD(0.5), loss=HRLoss(alpha=3.0, **dict(loss)), **arguments)
-    history = model.fit(
-        images,
-        labels,
-        sample_weight=weights,
-        batch_size=batch_size,
-        shuffle=False,
-        verbose=0,
-        **dict(fit),
-    )
-    return np.concatenate([w.ravel() for w in model.get_weights()]), history.history["loss"][0]
-
-
-SETTINGS = {
-    "plain": {},
-    "weights of which some are zero": {"weights": True},
-    "last batch of one": {"n": 49},
-    "class weights": {"fit": {"class_weight": {0: 1.0, 1: 0.0, 2: 5.0, 3: 0.5}}},
-    "L2": {"regularizer": keras.regularizers.L2(0.05)},
-    "eager": {"run_eagerly": True},
-    "several steps an execution": {"steps_per_execution": 2},
-}
-
-
-@pytest.mark.parametrize(
-    ("replicas", "setting"),
-    [(2, "plain"), (4, "plain"), (4, "last batch of one"), *((3, setting) for setting in SETTINGS)],
-)
-def test_replicas_train_the_model_that_one_device_trains(replicas, setting):
-    """Five steps at learning rate 0.5, the last batch uneven, some replicas without examples."""
-    one, loss_one = train(training.get_strategy("none"), **SETTINGS[setting])
-    many, loss_many = train(mirrored(replicas), **SETTINGS[setting])
-    np.testing.assert_allclose(many, one, atol=1e-6)
-    assert loss_many == pytest.approx(loss_one, rel=1e-5)
-
-
-def test_a_step_has_one_collective_of_a_few_floats_for_the_loss():
-    """Ten floats for two replicas, whatever the batch; and its gradient of the same size."""
-    sizes = []
-    for batch in (8, 512):
-        strategy = mirrored(2)
-        loss = HRLoss(from_logits=True)
-
-        @tf.function
-        def step(logits, strategy=strategy, loss=loss):
-            return strategy.run(lambda z: loss(tf.zeros(tf.shape(z)[0]), z), (logits,))
-
-        before = replicas.gather_rows
-        rows = []
-
-        def spy(row, before=before, rows=rows):
-            rows.append(tuple(row.shape))
-            return before(row)
-
-        replicas.gather_rows = spy
-        try:
-            step(tf.zeros((batch, 3)))
-        finally:
-            replicas.gather_rows = before
-        sizes.append(set(rows))
-    assert sizes == [{(5,)}, {(5,)}]
-
-
-@pytest.mark.slow
-def test_resnet_in_scope_keeps_one_set_of_statistics_and_others_are_warned_of():
-    images = np.random.default_rng(0).random((16, 8, 8, 1)).astype("float32")
-    labels = np.arange(16) % 3
-    with mirrored(2).scope():
-        model = resnet8((8, 8, 1), 3, seed=0)
-        own = resnet8((8, 8, 1), 3, seed=0, synchronized=False)
-        model.compile("sgd", loss=HRLoss())
-        own.compile("sgd", loss=HRLoss())
-    model.fit(images, labels, batch_size=8, verbose=0)
-    for variable in model.non_trainable_variables:
-        first, second = (part.numpy() for part in variable.value.values)
-        np.testing.assert_array_equal(first, second)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        evaluation.sweep(model, images, labels)
-    with pytest.warns(UserWarning, match=r"stem_bn.*different moving statistics"):
-        evaluation.sweep(own, images, labels)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        evaluation.sweep(own, images, labels)  # once is enough
-    alone = resnet8((8, 8, 1), 3)
-    assert not any(getattr(layer, "synchronized", False) for layer in alone.layers)
-
-
-def test_strategies_by_name():
-    assert training.get_strategy("none").num_replicas_in_sync == 1
-    assert training.get_strategy("auto").num_replicas_in_sync == 1  # no GPU here
-    assert training.get_strategy("mirrored").num_replicas_in_sync == 4
-    with pytest.raises(ValueError, match="Did you mean 'mirrored'"):
-        training.get_strategy("mirored")
 
 
 class Counting(keras.Sequential):
-    """Counts how often its training step is traced."""
+    """Counts how often its training step is traced, or run where it runs eagerly."""
 
     traces = 0
 
@@ -148,17 +32,18 @@ class Counting(keras.Sequential):
         return super().train_step(data)
 
 
-def classifier(strategy, loss=None, rate=0.5):
+def classifier(strategy, loss=None, run_eagerly=False):
     generator = np.random.default_rng(1)
     with strategy.scope():
         dense = keras.layers.Dense(4, activation="softmax", kernel_regularizer="l2")
         model = Counting([keras.Input((6,)), dense])
         model.set_weights([0.5 * generator.normal(size=(6, 4)), np.zeros(4)])
         model.compile(
-            keras.optimizers.SGD(rate),
+            keras.optimizers.SGD(0.5),
             loss=loss or HRLoss(alpha=3.0),
             metrics=["accuracy"],
             weighted_metrics=["accuracy"],
+            run_eagerly=run_eagerly,
         )
     return model
 
@@ -221,14 +106,15 @@ def trained(fit, model, n=53, **arguments):
     return {"weights": weights.tolist(), "history": history.history, "told": diary.told}
 
 
-def by_keras(n=53, **arguments):
-    model = classifier(training.get_strategy("none"))
+def by_keras(n=53, run_eagerly=False, **arguments):
+    model = classifier(training.get_strategy("none"), run_eagerly=run_eagerly)
     return trained(model.fit, model, n, **arguments)
 
 
-def by_loop(strategy, n=53, **arguments):
-    model = classifier(strategy)
-    return trained(lambda *a, **k: training.fit(model, *a, **k), model, n, **arguments)
+def by_loop(strategy, n=53, run_eagerly=False, **arguments):
+    model = classifier(strategy, run_eagerly=run_eagerly)
+    found = trained(functools.partial(training.fit, model), model, n, **arguments)
+    return {**found, "traces": model.traces}
 
 
 def assert_same_training(ours, keras_own):
@@ -242,39 +128,28 @@ def assert_same_training(ours, keras_own):
 
 
 # 49 rows: the last batch is one, and the shares of the other replicas are empty
-@pytest.mark.parametrize(("replicas", "n"), [(1, 53), (2, 53), (3, 49)])
+@pytest.mark.parametrize(("replicas", "n"), [(1, 53), (3, 49)])
 def test_the_loop_is_fit(replicas, n):
     strategy = training.get_strategy("none") if replicas == 1 else mirrored(replicas)
-    assert_same_training(by_loop(strategy, n), by_keras(n))
+    ours = by_loop(strategy, n)
+    assert ours["traces"] == replicas  # one trace serves all batches of all epochs
+    assert_same_training(ours, by_keras(n))
 
 
-@pytest.mark.parametrize("where", [("epoch", 0), ("batch", 2)])
-def test_a_callback_stops_the_loop_where_it_stops_fit(where):
-    ours = by_loop(training.get_strategy("none"), stop_after=where)
-    assert_same_training(ours, by_keras(stop_after=where))
+@pytest.mark.parametrize(("where", "steps"), [(("epoch", 0), 5), (("batch", 2), 3)])
+def test_a_callback_stops_the_loop_where_it_stops_fit_both_eager(where, steps):
+    ours = by_loop(training.get_strategy("none"), stop_after=where, run_eagerly=True)
+    assert_same_training(ours, by_keras(stop_after=where, run_eagerly=True))
     assert len(ours["history"]["loss"]) == 1
+    assert ours["traces"] == steps
 
 
 def test_the_loop_goes_on_from_an_epoch_and_repeats_a_short_data_set():
-    model = classifier(training.get_strategy("none"))
+    model = classifier(training.get_strategy("none"), run_eagerly=True)
     dataset = tf.data.Dataset.from_tensor_slices(examples(24)).batch(12)
     history = training.fit(model, dataset, epochs=5, initial_epoch=2, steps_per_epoch=3)
     assert history.epoch == [2, 3, 4]
     assert int(model.optimizer.iterations) == 9
-
-
-def test_one_trace_serves_all_batches_of_all_epochs():
-    model = classifier(mirrored(2))
-    trained(lambda *a, **k: training.fit(model, *a, **k), model)
-    assert model.traces == 2  # one for each replica
-
-
-def test_the_loop_runs_eagerly_where_the_model_does():
-    model = classifier(training.get_strategy("none"))
-    model.run_eagerly = True
-    ours = trained(lambda *a, **k: training.fit(model, *a, **k), model)
-    assert model.traces == 10
-    assert_same_training(ours, by_keras())
 
 
 def trained_in_half_precision(strategy):
@@ -317,7 +192,7 @@ def test_keras_own_loss_weighs_the_rows_of_smaller_shares_more():
     loss = keras.losses.SparseCategoricalCrossentropy()
     many = classifier(mirrored(2), loss)
     multi_worker.fit(many, tf.data.Dataset.from_tensor_slices((images, labels)).batch(5))
-    one = classifier(training.get_strategy("none"), loss)
+    one = classifier(training.get_strategy("none"), loss, run_eagerly=True)
     weights = 5 * np.array([1 / 4, 1 / 4, 1 / 6, 1 / 6, 1 / 6], "float32")
     one.fit(images, labels, sample_weight=weights, batch_size=5, shuffle=False, verbose=0)
     for a, b in zip(many.get_weights(), one.get_weights(), strict=True):
@@ -337,11 +212,6 @@ def test_the_loop_refuses_what_it_cannot_train():
         multi_worker.fit(keras.Sequential([keras.Input((6,)), keras.layers.Dense(4)]), dataset)
 
 
-def python_path():
-    """So that another process imports this file and the package that this one tests."""
-    return os.pathsep.join([str(HERE), str(HERE.parent), os.environ.get("PYTHONPATH", "")])
-
-
 def two_workers(*arguments, folder):
     """`python *arguments` in two processes on this machine; what each has printed."""
     sockets = [socket.socket() for _ in range(2)]
@@ -354,10 +224,10 @@ def two_workers(*arguments, folder):
     try:
         for index in range(2):
             task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
-            environment = os.environ | {"TF_CONFIG": json.dumps(task), "PYTHONPATH": python_path()}
+            variables = environment(TF_CONFIG=json.dumps(task))
             with open(folder / f"worker-{index}.out", "w+") as out:
                 process = subprocess.Popen(
-                    [sys.executable, *map(str, arguments)], env=environment, stdout=out, stderr=out
+                    [sys.executable, *map(str, arguments)], env=variables, stdout=out, stderr=out
                 )
             processes.append(process)
         codes = [process.wait(timeout=120) for process in processes]
@@ -387,7 +257,7 @@ def as_worker(folder):
 def test_two_workers_train_the_model_that_one_process_trains(tmp_path):
     """Weights, history and all that callbacks are told, in both processes."""
     two_workers(
-        "-c", f"import test_distribution as t; t.as_worker({str(tmp_path)!r})", folder=tmp_path
+        "-c", f"import test_multi_worker as t; t.as_worker({str(tmp_path)!r})", folder=tmp_path
     )
     keras_own = by_keras()
     half = trained_in_half_precision(training.get_strategy("none"))
@@ -437,32 +307,11 @@ def test_a_table_by_two_workers_is_that_of_one_process(tmp_path):
             assert ours.accuracy == pytest.approx(expected.accuracy, abs=0.011)  # 1 of 100 images
 
 
-@pytest.mark.parametrize(
-    ("tf_config", "said"),
-    [
-        (None, "not set"),
-        ("", "not set"),
-        ("{", "Received: TF_CONFIG='{'"),
-        ("[]", "Received"),
-        ('{"cluster": {"worker": ["a:1"]}}', "KeyError"),
-        ('{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1}}', "the chief"),
-        ('{"cluster": {"ps": ["a:1"]}, "task": {"type": "ps", "index": 0}}', "or the chief"),
-    ],
-)  # fmt: skip
-def test_a_cluster_that_is_none_is_refused(monkeypatch, tf_config, said):
-    monkeypatch.delenv("TF_CONFIG", raising=False)
-    if tf_config is not None:
-        monkeypatch.setenv("TF_CONFIG", tf_config)
-    with pytest.raises(ValueError, match="`TF_CONFIG` must") as raised:
-        training.get_strategy("multiworker")
-    assert said in str(raised.value)
-
-
 ON_PARAMETER_SERVERS = """
 import socket
 import numpy as np
 import tensorflow as tf
-import test_distribution
+import test_multi_worker
 from hr_keras import HRLoss, training
 
 sockets = [socket.socket() for _ in range(2)]
@@ -486,28 +335,13 @@ def refused(run):
 
 with strategy.scope():
     refused(lambda: HRLoss()(np.array([0]), np.array([[0.5, 0.5]])))
-model = test_distribution.classifier(strategy)
+model = test_multi_worker.classifier(strategy)
 refused(lambda: training.fit(model, tf.data.Dataset.from_tensors(np.zeros((2, 6)))))
 import os
 os._exit(0)  # TensorFlow's servers have no way to stop
 """
 
 
+@pytest.mark.slow
 def test_parameter_servers_are_refused():
-    result = subprocess.run(
-        [sys.executable, "-c", ON_PARAMETER_SERVERS],
-        env=os.environ | {"PYTHONPATH": python_path()},
-        capture_output=True, text=True, timeout=60, check=True,
-    )  # fmt: skip
-    assert result.stdout.count("there is no global batch") == 2, result.stderr
-
-
-def test_keras_distribution_is_refused_on_tensorflow():
-    keras.distribution.set_distribution(keras.distribution.DataParallel(devices=["cpu:0"]))
-    try:
-        with pytest.raises(ValueError, match="does nothing on the TensorFlow backend"):
-            HRLoss()(np.array([0]), np.array([[0.5, 0.5]]))
-        with pytest.raises(ValueError, match="does nothing on the TensorFlow backend"):
-            training.get_strategy("none")
-    finally:
-        keras.distribution.set_distribution(None)
+    assert output_of(ON_PARAMETER_SERVERS).count("there is no global batch") == 2
