@@ -15,7 +15,7 @@ tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 4
 )
 
-settings.register_profile("hr_keras", deadline=None, derandomize=True, max_examples=50)
+settings.register_profile("hr_keras", deadline=None, derandomize=True, max_examples=25)
 settings.load_profile("hr_keras")
 
 

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import reference
 from conftest import mirrored
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from processes import output_of
 
@@ -87,7 +87,6 @@ def test_probabilities_of_a_softmax_model_are_taken_as_their_logits():
     assert found == pytest.approx(expected(metrics.HRRisk, logits, labels), rel=1e-5)
 
 
-@settings(max_examples=25)
 @given(st.integers(0, 2**32 - 1), st.floats(1.05, 30), st.integers(2, 6))
 def test_the_error_rate_never_exceeds_its_bound(seed, alpha, classes):
     logits, labels, weights = draw(seed, n=20, classes=classes, scale=np.exp(seed % 7 - 3))

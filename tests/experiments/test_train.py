@@ -37,7 +37,7 @@ def small_npz(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def tiny(small_npz):
-    return from_preset("quick", dataset=small_npz, epochs=3, realizations=2)
+    return from_preset("quick", dataset=small_npz, epochs=3, realizations=1)
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def run(tiny, tmp_path_factory):
 def test_results_are_files_and_a_second_run_only_reads_them(run):
     folder, results = run
     names = {path.name for path in folder.path.iterdir() if not path.name.startswith(".")}
-    trials = [(method, k) for k in (0, 1) for method in ("ce", "hr")]
+    trials = [("ce", 0), ("hr", 0)]
     assert names == {"protocol.json"} | {
         path.name for trial in trials
         for path in (folder.result_path(*trial), folder.model_path(*trial))
@@ -140,7 +140,7 @@ def test_many_steps_in_one_call_train_the_same_bits(tiny, small_npz):
     """Weights, metrics, validation; with a last batch that is short."""
     plan = dataclasses.replace(tiny, batch_size=70)
     data = pipeline.load_data(dataclasses.replace(plan, dataset=small_npz), 0)
-    many, single = (build_model(plan, "hr", 0, data)[1] for _ in range(2))
+    many, single = (build_model(plan, "ce", 0, data)[1] for _ in range(2))
     assert len(data.train.images) % 70
     assert many.steps_per_execution == pipeline.count_steps(data.train, 70) > 1
     single.steps_per_execution = 1
@@ -306,7 +306,7 @@ def no_processes(monkeypatch):
 
 
 def test_finished_models_are_counted_before_the_jobs_begin(tiny, tmp_path, no_processes):
-    folder = RunFolder.create(tmp_path, tiny)
+    folder = RunFolder.create(tmp_path, dataclasses.replace(tiny, realizations=2))
     folder.result_path("hr", 0).touch()
     report = lambda *call: no_processes.append(call)  # noqa: E731
     assert train_folder(folder, on_epoch=report, jobs=2)[1] == ("hr", 0)
@@ -415,9 +415,9 @@ def test_the_mean_image_is_of_the_training_split_and_inside_the_model():
 @pytest.mark.slow
 def test_mirrored_replicas_give_the_same_table(tiny, run, tmp_path):
     """Four replicas on logical CPUs against one device, the whole realization."""
-    protocol = dataclasses.replace(tiny, strategy="mirrored", realizations=1)
+    protocol = dataclasses.replace(tiny, strategy="mirrored")
     results = train_folder(RunFolder.create(tmp_path, protocol))
-    for ours, one in zip(results, run[1][:2], strict=True):
+    for ours, one in zip(results, run[1], strict=True):
         np.testing.assert_allclose(ours.history["loss"], one.history["loss"], rtol=1e-4)
         assert [row.accuracy for row in ours.accuracies] == pytest.approx(
             [row.accuracy for row in one.accuracies], abs=0.021
