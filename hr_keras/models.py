@@ -194,16 +194,7 @@ def _convolution(
     strides: int = 1,
     relu: bool = True,
 ) -> Any:
-    x = layers.Conv2D(
-        filters,
-        3,
-        strides=strides,
-        padding="same",
-        use_bias=False,
-        kernel_initializer=keras.initializers.HeNormal(seed=next(seeds)),
-        kernel_regularizer=keras.regularizers.L2(1e-4),
-        name=f"{name}_conv",
-    )(x)
+    x = layers.Conv2D(filters, 3, strides, use_bias=False, name=f"{name}_conv", **_kernel(seeds))(x)
     x = layers.BatchNormalization(synchronized=synchronized, name=f"{name}_bn")(x)
     return layers.ReLU(name=f"{name}_relu")(x) if relu else x
 
@@ -219,16 +210,16 @@ def _residual_block(
     y = convolution(x, filters, name=f"{name}_1", strides=strides)
     y = convolution(y, filters, name=f"{name}_2", relu=False)
     if x.shape[-1] != filters or strides != 1:
-        x = layers.Conv2D(
-            filters,
-            1,
-            strides=strides,
-            padding="same",
-            kernel_initializer=keras.initializers.HeNormal(seed=next(seeds)),
-            kernel_regularizer=keras.regularizers.L2(1e-4),
-            name=f"{name}_projection",
-        )(x)
+        x = layers.Conv2D(filters, 1, strides, name=f"{name}_projection", **_kernel(seeds))(x)
     return layers.ReLU(name=f"{name}_relu")(layers.Add(name=f"{name}_add")([x, y]))
+
+
+def _kernel(seeds: Iterator[int | None]) -> dict[str, Any]:
+    return {
+        "padding": "same",
+        "kernel_initializer": keras.initializers.HeNormal(seed=next(seeds)),
+        "kernel_regularizer": keras.regularizers.L2(1e-4),
+    }
 
 
 def _subtract_mean(inputs: Any, mean_image: Any) -> Any:

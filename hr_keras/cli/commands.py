@@ -115,12 +115,13 @@ _Epsilon = Annotated[float, typer.Option(help="Size of the CE attack, one of the
 def confusion(options: Options, epsilon: _Epsilon = 0.1) -> None:
     """Semi-empirical confusion matrices under the CE attack, for each method."""
     from hr_keras.experiments.results import confusion as slice_
+    from hr_keras.experiments.results.tables import check_epsilon
 
     run_experiment(
         options,
         options.plan_table(),
         lambda folders: slice_.write(folders, epsilon),
-        lambda protocol: slice_.check_epsilon(protocol, epsilon),
+        lambda protocol: check_epsilon(epsilon, protocol.epsilons),
     )
 
 
@@ -143,14 +144,16 @@ def alpha(
 ) -> None:
     """The search for α, on the validation split: the test split is never used."""
     from hr_keras.experiments.results import alpha_search
+    from hr_keras.experiments.results.tables import check_epsilon
 
-    options.refuse_methods()
+    if options.method:
+        raise ValueError("The search for α trains HR only: `--method` cannot be given.")
     plan = options.plan(alpha_search.plan_search, alphas=tuple(alpha or ()))
     run_experiment(
         options,
         plan,
         lambda folders: alpha_search.write(folders, plan.folder, epsilon),
-        lambda protocol: alpha_search.check_epsilon(protocol, epsilon),
+        lambda protocol: check_epsilon(epsilon, protocol.attack_epsilons),
     )
 
 

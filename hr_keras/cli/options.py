@@ -119,11 +119,6 @@ class Options:
         changes = {name: get_value(getattr(self, name)) for name in names} | own
         return make(self.output, get_value(self.preset), tuple(self.data or ()), **changes)
 
-    def refuse_methods(self) -> None:
-        """Raises a ValueError if methods were given: the search for α has its own."""
-        if self.method:
-            raise ValueError("The search for α trains HR only: `--method` cannot be given.")
-
     def plan_table(self) -> "Plan":
         """The runs of a table, with every option."""
         from hr_keras.experiments.plan import plan_runs

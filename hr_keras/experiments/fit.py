@@ -132,7 +132,7 @@ def _make_attack_callbacks(protocol: Protocol, validation: Split) -> list[callba
     return [
         callbacks.FGSMCallback(
             validation,
-            epsilons=[epsilon for epsilon in protocol.epsilons if epsilon > 0],
+            epsilons=protocol.attack_epsilons,
             every=protocol.attack_every,
             through=through,
             prefix=prefixes[through],

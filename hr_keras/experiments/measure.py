@@ -28,6 +28,7 @@ UPPER_ALPHAS = (
 LOWER_ALPHAS = (2.1, 2.25, 2.5, 3.0, 4.0, 6.0, 10.0, 20.0)
 LABEL_SMOOTHING = 0.1
 _PART = 16_384  # images
+_NO_ATTACK: dict[str, Any] = {"attack": "none", "through": "none", "epsilon": 0.0}
 
 
 def measure_fgsm(protocol: Protocol, model: keras.Model, split: Split) -> tuple[Accuracy, ...]:
@@ -42,15 +43,13 @@ def measure_fgsm(protocol: Protocol, model: keras.Model, split: Split) -> tuple[
         One `Accuracy` without attack, and one for each route, objective and ε > 0.
     """
     shared: dict[str, Any] = {"split": protocol.evaluated_on, "examples": len(split.images)}
-    epsilons = [epsilon for epsilon in protocol.epsilons if epsilon > 0]
+    epsilons = protocol.attack_epsilons
     found: list[Accuracy] = []
     for through in ROUTES:
         swept = evaluation.sweep(model, *split, ATTACK_OBJECTIVES, (0.0, *epsilons), through)
         if not found:
             clean = swept.accuracy[ATTACK_OBJECTIVES[0], 0.0]
-            found.append(
-                Accuracy(attack="none", through="none", epsilon=0.0, accuracy=clean, **shared)
-            )
+            found.append(Accuracy(**_NO_ATTACK, accuracy=clean, **shared))
         found += [
             Accuracy(
                 attack=f"fgsm_{objective}",
@@ -82,13 +81,12 @@ def measure_confusions(
     Returns:
         One `Confusion` without attack, and one for each route and ε > 0.
     """
-    found = [Confusion("none", "none", 0.0, _confusion_rows(model, *split))]
+    found = [Confusion(**_NO_ATTACK, matrix=_confusion_rows(model, *split))]
     for through in ROUTES:
-        for epsilon in protocol.epsilons:
-            if epsilon > 0:
-                adversarial = FGSM(epsilon, "ce", through)(model, *split)
-                rows = _confusion_rows(model, adversarial, split.labels)
-                found.append(Confusion("fgsm_ce", through, epsilon, rows))
+        for epsilon in protocol.attack_epsilons:
+            adversarial = FGSM(epsilon, "ce", through)(model, *split)
+            rows = _confusion_rows(model, adversarial, split.labels)
+            found.append(Confusion("fgsm_ce", through, epsilon, rows))
     return tuple(found)
 
 
@@ -246,23 +244,13 @@ def _add_attack(
     model = load_trained_model(folder, result.method, result.realization)
     data = datasets.load(protocol.dataset, protocol.validation, result.seed, data_dir)
     images, labels = (array[:examples] for array in data.test)
-    shared: dict[str, Any] = {"split": "test", "examples": len(images)}
-    found, clean = [], None
+    known = {(one.attack, one.examples) for one in result.accuracies}
+    found: list[Accuracy] = []
     for epsilon in epsilons:
         robust = evaluation.robust_accuracy(model, images, labels, make_attack(attack, epsilon))
-        clean = robust.clean
-        found.append(
-            Accuracy(
-                attack=attack,
-                through="logits",
-                epsilon=epsilon,
-                accuracy=robust.worst_case,
-                **shared,
+        if not found and ("none", len(images)) not in known:
+            found.append(
+                Accuracy("test", **_NO_ATTACK, examples=len(images), accuracy=robust.clean)
             )
-        )
-    known = {(one.attack, one.examples) for one in result.accuracies}
-    if clean is not None and ("none", len(images)) not in known:
-        found.insert(
-            0, Accuracy(attack="none", through="none", epsilon=0.0, accuracy=clean, **shared)
-        )
+        found.append(Accuracy("test", attack, "logits", epsilon, len(images), robust.worst_case))
     return dataclasses.replace(result, accuracies=(*result.accuracies, *found))

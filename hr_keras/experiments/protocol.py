@@ -117,7 +117,7 @@ class Protocol:
     @property
     def data_name(self) -> str:
         """What to call the data set: `data_label`, or its name, or the name of its file."""
-        return self.data_label or pathlib.PurePath(self.dataset).stem
+        return self.data_label or self.dataset_name
 
     @property
     def paper_dataset(self) -> str | None:
@@ -134,7 +134,17 @@ class Protocol:
             PRESETS[self.preset], dataset=self.dataset, dataset_sha256=self.dataset_sha256
         )
         differences = [f"{name}-{getattr(self, name)}" for name in usual.differences(self)]
-        return "_".join([pathlib.PurePath(self.dataset).stem, self.preset, *differences])
+        return "_".join([self.dataset_name, self.preset, *differences])
+
+    @property
+    def dataset_name(self) -> str:
+        """The data set's name; that of a file without its folder and ending."""
+        return pathlib.PurePath(self.dataset).stem
+
+    @property
+    def attack_epsilons(self) -> tuple[float, ...]:
+        """The sizes of FGSM that are greater than 0."""
+        return tuple(epsilon for epsilon in self.epsilons if epsilon > 0)
 
     def differences(self, other: "Protocol") -> list[str]:
         """Returns the names of the values that differ.

@@ -54,8 +54,11 @@ def train_folder(
     """
     protocol = folder.protocol
     strategy = training.get_strategy(protocol.strategy)
-    if workers.check_jobs(jobs) > 1:
-        _check_one_device(jobs, strategy)
+    if workers.check_jobs(jobs) > 1 and _uses_several_devices(strategy):
+        raise ValueError(
+            "`jobs` must be 1 where a model trains on several devices or with workers. "
+            f"Received: {jobs}"
+        )
     trials = [
         (method, realization)
         for realization in range(protocol.realizations)
@@ -117,18 +120,12 @@ def choose_jobs(protocol: Protocol) -> int:
     It does not depend on the number of models. Each model gets one thread, so that more
     realizations do not change what is trained.
     """
-    strategy = training.get_strategy(protocol.strategy)
-    if training.is_multi_worker(strategy) or strategy.num_replicas_in_sync > 1:
-        return 1
-    return 1 if gpu_count() > 0 else count_processors()
+    several = _uses_several_devices(training.get_strategy(protocol.strategy))
+    return 1 if several or gpu_count() > 0 else count_processors()
 
 
-def _check_one_device(jobs: int, strategy: Any) -> None:
-    if training.is_multi_worker(strategy) or strategy.num_replicas_in_sync > 1:
-        raise ValueError(
-            "`jobs` must be 1 where a model trains on several devices or with workers. "
-            f"Received: {jobs}"
-        )
+def _uses_several_devices(strategy: Any) -> bool:
+    return training.is_multi_worker(strategy) or strategy.num_replicas_in_sync > 1
 
 
 def train_trial(

@@ -12,6 +12,7 @@ from hr_keras._core.rendering import format_estimate, new_figure, render_figure
 from hr_keras.experiments.plan import Plan, Run, find_dataset
 from hr_keras.experiments.protocol import Protocol, change_protocol, from_preset
 from hr_keras.experiments.results.tables import (
+    check_epsilon,
     describe_dataset,
     describe_errors,
     describe_protocol,
@@ -85,17 +86,6 @@ def _read_search(path: pathlib.Path) -> list[Protocol]:
     return found
 
 
-def check_epsilon(protocol: Protocol, epsilon: float) -> None:
-    """Checks the size of the attack.
-
-    Raises:
-        ValueError: Unless ε is one of the protocol's, greater than 0.
-    """
-    known = [value for value in protocol.epsilons if value > 0]
-    if epsilon not in known:
-        raise ValueError(f"`epsilon` must be one of the protocol's {known}. Received: {epsilon:g}")
-
-
 def rows(folders: list[RunFolder], epsilon: float = 0.1) -> pd.DataFrame:
     """Returns validation accuracies of HR-trained models under FGSM with CE, a row for each α.
 
@@ -111,7 +101,7 @@ def rows(folders: list[RunFolder], epsilon: float = 0.1) -> pd.DataFrame:
     Raises:
         ValueError: For another ε.
     """
-    check_epsilon(folders[0].protocol, epsilon)
+    check_epsilon(epsilon, folders[0].protocol.attack_epsilons)
     found = pd.DataFrame([_summarize(folder, epsilon) for folder in folders])
     found = found.sort_values("alpha", ignore_index=True)
     best = found.loc[found["clean"].idxmax()]

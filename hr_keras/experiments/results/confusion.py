@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 
 from hr_keras._core.rendering import ROUTE_LABELS, format_estimate, new_figure, render_figure
-from hr_keras.experiments.protocol import Protocol
 from hr_keras.experiments.results.tables import (
     NOTES,
+    check_epsilon,
     describe_dataset,
     describe_errors,
     describe_protocol,
@@ -29,21 +29,9 @@ _PAPER_NORMS = {"ce": 0.40, "hr": 0.23}
 _KEYS = ["dataset", "method", "through", "realization"]
 
 
-def check_epsilon(protocol: Protocol, epsilon: float) -> None:
-    """Checks the size of the attack.
-
-    Raises:
-        ValueError: Unless ε is one of the protocol's.
-    """
-    if epsilon not in protocol.epsilons:
-        raise ValueError(
-            f"`epsilon` must be one of the protocol's {protocol.epsilons}. Received: {epsilon:g}"
-        )
-
-
 def _select(folder: RunFolder, epsilon: float) -> pd.DataFrame:
     """The matrices at ε; without attack they are those of both routes."""
-    check_epsilon(folder.protocol, epsilon)
+    check_epsilon(epsilon, folder.protocol.epsilons)
     found = folder.confusions()
     found = found[found["epsilon"] == epsilon]
     if epsilon == 0:

@@ -36,6 +36,12 @@ def choose_baseline(protocol: Protocol, baseline: str | None = None) -> str:
     return baseline
 
 
+def check_epsilon(epsilon: float, known: tuple[float, ...]) -> None:
+    """Raises a ValueError unless ε is one of the known sizes of a protocol's attacks."""
+    if epsilon not in known:
+        raise ValueError(f"`epsilon` must be one of the protocol's {known}. Received: {epsilon:g}")
+
+
 def label_method(method: str) -> str:
     """Returns the label of a method."""
     return get_method(method).label
