@@ -3,6 +3,7 @@
 `python docs/render.py` writes the pages, `--check` only compares them.
 """
 
+import functools
 import pathlib
 import re
 import sys
@@ -24,6 +25,12 @@ PAGES = {"README.md": ROOT / "README.md", "reproduction.md": ROOT / "docs" / "re
 FOLDERS = {"paper": "results/mnist10k/paper", "equal_time": "results/mnist10k/equal_time"}
 
 
+@functools.cache
+def find_rows(table, folder):
+    """`table`, such as `accuracy_table.rows`, of a run folder; pages ask for it cell by cell."""
+    return table(RunFolder(ROOT / folder))
+
+
 def _find(frame, attack, through, epsilon, examples):
     chosen = frame[
         (frame["attack"] == attack) & (frame["through"] == through) & (frame["epsilon"] == epsilon)
@@ -33,11 +40,12 @@ def _find(frame, attack, through, epsilon, examples):
 
 
 def find_accuracies(folder, attack, through, epsilon, examples=None):
-    return _find(accuracy_table.rows(RunFolder(ROOT / folder)), attack, through, epsilon, examples)
+    found = find_rows(accuracy_table.rows, folder)
+    return _find(found, attack, through, epsilon, examples)
 
 
 def find_difference(folder, attack, through, epsilon, examples=None):
-    found = accuracy_table.differences(RunFolder(ROOT / folder))
+    found = find_rows(accuracy_table.differences, folder)
     return _find(found, attack, through, epsilon, examples).loc["hr"]
 
 
@@ -71,19 +79,19 @@ def zero_share(folder, method, epsilon):
 
 def convergence_accuracy(folder):
     """The highest of the usual accuracies to reach."""
-    return format_share(convergence.rows(RunFolder(ROOT / folder))["accuracy"].max())
+    return format_share(find_rows(convergence.rows, folder)["accuracy"].max())
 
 
 def epochs_to_reach(folder, method):
     """Mean number of epochs to that accuracy."""
-    found = convergence.rows(RunFolder(ROOT / folder))
+    found = find_rows(convergence.rows, folder)
     found = found[found["accuracy"] == found["accuracy"].max()].set_index("method")
     return f"{found['epochs'][method]:.0f}"
 
 
 def norm(folder, method, through):
     """‖I − C‖ under FGSM with CE at ε = 0.1."""
-    found = confusion.rows(RunFolder(ROOT / folder)).set_index(["method", "through"])
+    found = find_rows(confusion.rows, folder).set_index(["method", "through"])
     return format_estimate(*found.loc[(method, through), ["mean", "standard_error"]])
 
 
