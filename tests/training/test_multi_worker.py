@@ -230,7 +230,7 @@ def two_workers(*arguments, folder):
                     [sys.executable, *map(str, arguments)], env=variables, stdout=out, stderr=out
                 )
             processes.append(process)
-        codes = [process.wait(timeout=120) for process in processes]
+        codes = [process.wait(timeout=300) for process in processes]
     finally:
         for process in processes:
             process.kill()
