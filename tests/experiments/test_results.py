@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import pathlib
+import shutil
 
 import numpy as np
 import pandas as pd
