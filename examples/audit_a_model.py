@@ -21,10 +21,10 @@ model.fit(x_train, y_train, epochs=3, verbose=0)
 model.layers[1].activation = lambda x: keras.ops.round(keras.activations.sigmoid(x))
 
 result = audit(model, x_test[:100], y_test[:100], epsilon=0.1, attacks=("fgsm", "pgd", "fast"))
-for row in result["curve"]:
-    print(f"{row['attack']:10} ε = {row['epsilon']:.2f}: accuracy {row['accuracy']:.2f}")
-for finding in result["findings"]:
-    if finding["verdict"] in ("fault", "warning"):
-        print(f"{finding['verdict']}: {finding['name']}: {finding['meaning']}")
+for row in result.rows:
+    print(f"{row.attack:10} ε = {row.epsilon:.2f}: accuracy {row.accuracy:.2f}")
+for finding in result.findings:
+    if finding.verdict in ("fault", "warning"):
+        print(f"{finding.verdict}: {finding.name}: {finding.meaning}")
 
 write_audit("audit", result)  # audit.md, audit.json and pictures

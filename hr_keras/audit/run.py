@@ -1,357 +1,296 @@
-"""An audit of any saved classifier: what is left of its accuracy, and whether to believe it.
+"""An audit of any saved classifier: what is left of its accuracy, and whether to believe it."""
 
-The result is a dict that JSON can hold, and everything is in it: texts, pictures and pages are
-made from `audit.json` alone.
-"""
-
-import base64
 import dataclasses
-import json
 import pathlib
 import time
+from collections.abc import Iterable, Iterator, Sequence
 
+import keras
 import numpy as np
+import numpy.typing as npt
 from scipy import stats
 
 from hr_keras import datasets, diagnostics, evaluation
-from hr_keras._core.checks import check_bounds, check_count, check_epsilon
-from hr_keras._core.files import holds_anything, write_atomically
+from hr_keras._core.files import Path, holds_anything, write_atomically
 from hr_keras._core.logits import check_backend, classifier_output
 from hr_keras._core.runtime import collect_versions
-from hr_keras.attacks import Task, worst_case
-from hr_keras.attacks._perturbation import get as ball
-from hr_keras.audit.load import check_fit, load_model, sha256
+from hr_keras.attacks import Attack, Task, worst_case
+from hr_keras.audit.load import check_fit, find_sha256, load_model
+from hr_keras.audit.result import (
+    WORST_CASE,
+    AuditedAttack,
+    AuditedModel,
+    AuditProtocol,
+    AuditResult,
+    AuditRow,
+    EncodedImage,
+    Norm,
+    Picture,
+    read_audit,
+)
 
-FORMAT = 1
-_KEYS = {
-    "protocol", "model", "attacks", "clean", "curve", "examples", "pictures", "findings",
-    "versions", "seconds",
-}  # fmt: skip
+__all__ = ["ATTACKS", "audit", "audit_file"]
+
 ATTACKS = ("noise", "fgsm", "pgd", "fast")
-WORST_CASE = "worst_case"
-# The security curve's ε, of that asked for.
-CURVE = (0.5, 1.0, 1.5, 2.0)
 PICTURES = 8
 
 
 def audit(
-    model,
-    images,
-    labels,
-    epsilon,
-    norm="linf",
-    attacks=ATTACKS,
-    seed=0,
-    bounds=(0.0, 1.0),
-    batch_size=256,
-    others=(),
-):
-    """Clean and robust accuracy, example by example, pictures, and findings.
+    model: keras.Model,
+    images: npt.ArrayLike,
+    labels: npt.ArrayLike,
+    epsilon: float,
+    norm: Norm = "linf",
+    attacks: str | Sequence[str] = ATTACKS,
+    seed: int = 0,
+    bounds: tuple[float, float] = (0.0, 1.0),
+    batch_size: int = 256,
+    others: Iterable[keras.Model] = (),
+) -> AuditResult:
+    """Audits a classifier: clean and robust accuracy, example by example, and findings.
 
-    Costs for each of the four ε of the curve what the attacks cost, see `evaluation
-    .robust_accuracy`, and `diagnostics.check` once.
+    The cost is that of `diagnostics.check`, which runs first, and for each of the four ε of the
+    security curve (ε/2, ε, 1.5 ε, 2 ε) that of the attacks, see `evaluation.robust_accuracy`.
 
     Args:
-        model: a Keras classifier.
-        images: `(n, ...)` floating point, inside `bounds`; at least two.
-        labels: class numbers `(n,)` or `(n, 1)`.
-        epsilon: size of the perturbation, in the units of the images; greater than 0.
-        norm: what ε measures: `"linf"` or `"l2"`.
-        attacks: names of `attacks.named.NAMES`, at least one, none twice.
-        seed: integer ≥ 0, of the attacks.
-        bounds: `(lowest, highest)` pixel value.
-        batch_size: examples in one compiled step.
-        others: Keras classifiers of the same images and classes, from which `diagnostics.check`
-            carries adversarial examples over.
+        model: A Keras classifier.
+        images: Images inside `bounds`, floating point, shape `(n, ...)`, n ≥ 2.
+        labels: Class numbers `(n,)` or `(n, 1)`.
+        epsilon: Size of the perturbation, in the units of the images; greater than 0.
+        norm: Norm of the perturbation, `"linf"` (default) or `"l2"`.
+        attacks: Names from `attacks.ATTACK_NAMES`, at least one, none twice. Default: noise,
+            fgsm, pgd and fast.
+        seed: Seed of the attacks, an integer ≥ 0. Default 0.
+        bounds: Lowest and highest pixel value. Default `(0.0, 1.0)`.
+        batch_size: Examples in one compiled step. Default 256.
+        others: Keras classifiers of the same images and classes, whose adversarial examples
+            `diagnostics.check` tries on `model`. Default: none.
 
     Returns:
-        A dict:
-
-        - `protocol`: the arguments, `examples`, and `epsilons` of the curve;
-        - `model`: `name`, `output` (see `logits.ClassifierOutput`), `classes`, `parameters`;
-        - `attacks`: `name, description` of each, and its `settings` at ε, of `to_config`;
-        - `clean`: `accuracy, low, high`, the last two its 95 % interval (Wilson's);
-        - `curve`: `attack, epsilon, accuracy, low, high`, for each attack and `worst_case`,
-          and each ε; at ε = 0 that is the clean accuracy;
-        - `examples`: `label`, `predicted` `(n,)`, and `withstood`: a list of `attack,
-          epsilon, examples`, the numbers of those that are classified correctly still;
-        - `pictures`: of up to 8 examples that are fooled at ε: `example, attack, label,
-          predicted, predicted_probability, adversarial, adversarial_probability`, and
-          `image` and `adversarial_image` as `shape, dtype, base64` (little endian);
-        - `findings`: those of `diagnostics.check`;
-        - `versions`, `seconds`, `format`.
+        An `AuditResult`.
 
     Raises:
-        ValueError: if an argument is not as described.
+        ValueError: If an argument is not as described.
 
     Example:
-        >>> result = audit.audit(model, x_test[:200], y_test[:200], epsilon=0.1)
-        >>> [finding["meaning"] for finding in result["findings"]]
+        ```python
+        from hr_keras import audit
+
+        result = audit.audit(model, x_test, y_test, epsilon=0.1, attacks="fgsm")
+        print(result.find_row("worst_case").accuracy)
+        print([finding.meaning for finding in result.findings if finding.verdict == "fault"])
+        ```
     """
-    started = time.perf_counter()
     check_backend()
-    protocol = _protocol(len(images), epsilon, norm, attacks, seed, bounds, batch_size)
-    images, labels = np.asarray(images), np.asarray(labels)
-    task = Task.of(model, images, labels, protocol["bounds"], batch_size).predict()
-    if task.labels.ndim == 2:
-        raise ValueError(f"`labels` must be class numbers (n,). Received: {labels.shape}")
-    robust = {
-        value: evaluation.robust_accuracy(
-            model, task.images, task.labels, _attacks(protocol, value), batch_size
-        )
-        for value in protocol["epsilons"]
-    }
-    findings = diagnostics.check(
-        model,
-        task.images,
-        task.labels,
-        protocol["epsilon"],
-        protocol["norm"],
-        protocol["bounds"],
-        batch_size,
-        seed,
-        others,
-    )
-    found = robust[protocol["epsilon"]]
-    return {
-        "format": FORMAT,
-        "protocol": {
-            **protocol,
-            "bounds": list(protocol["bounds"]),
-            "others": [other.name for other in others],
-        },
-        "model": _model(model),
-        "attacks": [
-            {
-                "name": attack.name,
-                "description": worst_case.describe_attack(attack.name),
-                "settings": attack.to_config(),
-            }
-            for attack in _attacks(protocol, protocol["epsilon"])
-        ],
-        "clean": _accuracy(found.correct),
-        "curve": [row for value, each in robust.items() for row in _rows(each, value)],
-        "examples": _examples(task, robust),
-        "pictures": _pictures(task, protocol, np.flatnonzero(found.correct & ~found.robust)),
-        "findings": [dataclasses.asdict(finding) for finding in findings],
-        "versions": collect_versions(),
-        "seconds": round(time.perf_counter() - started, 1),
-    }
+    images, others, attacks = np.asarray(images), tuple(others), _as_tuple(attacks)
+    names = tuple(str(getattr(other, "name", other)) for other in others)
+    protocol = AuditProtocol(epsilon, norm, attacks, len(images), seed, bounds, batch_size, names)
+    return _audit(model, images, labels, protocol, others)
 
 
-def audit_file(path, data, epsilon, norm="linf", attacks=ATTACKS, examples=200, seed=0,
-               data_dir=None, others=(), folder=None):  # fmt: skip
-    """`audit` of a saved model on the first test images of a data set, kept as `audit.json`.
+def audit_file(
+    path: Path,
+    data: Path,
+    epsilon: float,
+    norm: Norm = "linf",
+    attacks: str | Sequence[str] = ATTACKS,
+    examples: int = 200,
+    seed: int = 0,
+    data_dir: Path | None = None,
+    others: Iterable[Path] = (),
+    folder: Path | None = None,
+) -> tuple[pathlib.Path, AuditResult]:
+    """Audits a saved model on the first test images of a data set, and saves `audit.json`.
 
-    Where the folder holds the result of the same audit, it is read and nothing is computed.
+    If the folder holds the result of the same audit, it is read and nothing is computed.
 
     Args:
-        path: of a `.keras` file, loaded in Keras' safe mode.
-        data: name or path of a data set, see `datasets.load`.
-        epsilon, norm, attacks, seed: as for `audit`.
-        examples: how many test images, or all of them where there are fewer.
-        data_dir: folder of the data sets, see `datasets.load`.
-        others: paths of `.keras` files, of classifiers of the same images and classes.
-        folder: of the result; `None`: one under `runs`, named after model, data and ε.
+        path: A `.keras` file, loaded in Keras' safe mode.
+        data: Name or path of a data set, see `datasets.load`.
+        epsilon: As for `audit`.
+        norm: As for `audit`.
+        attacks: As for `audit`.
+        examples: Number of test images, or all of them if there are fewer. Default 200.
+        seed: As for `audit`.
+        data_dir: Folder of the data sets, see `datasets.load`.
+        others: `.keras` files of classifiers of the same images and classes, see `audit`.
+        folder: Folder of the result. Default: one under `runs`, named after model, data and ε.
 
     Returns:
-        The folder, and the dict of `audit`; its `protocol` also has `data`, `data_sha256` (of
-        a file) and `split`, and as `others` the sha256 of their files; its `model` also `file`
-        and `sha256`.
+        The folder and the `AuditResult`.
 
     Raises:
-        ValueError: if an argument is not as described, for a model that cannot be loaded
-            safely, for one whose images or classes are not those of the data set, and for a
-            folder that holds something else.
+        ValueError: If an argument is not as described, the model cannot be loaded safely or does
+            not fit the data set, or the folder holds something else.
+
+    Example:
+        ```python
+        from hr_keras import audit
+
+        model.save("model.keras")
+        folder, result = audit.audit_file(
+            "model.keras", "mnist10k", epsilon=0.1, attacks="noise", examples=10
+        )
+        ```
     """
     check_backend()
-    examples = check_count("examples", examples)
-    protocol = _protocol(examples, epsilon, norm, attacks, seed, (0.0, 1.0), 256)
-    data = datasets.check_name(data)
-    model, others = load_model(path), {other: load_model(other) for other in others}
-    source = {"file": pathlib.Path(path).name, "sha256": sha256(path)}
-    where = {
-        "data": pathlib.PurePath(data).name,
-        "data_sha256": sha256(data) if data.endswith(".npz") else None,
-        "split": "test",
-        "others": [sha256(other) for other in others],
-    }
-    if folder is None:
-        stem = f"audit_{pathlib.Path(path).stem}_{pathlib.PurePath(data).stem}_{epsilon:g}"
-        folder = pathlib.Path("runs") / stem
-    folder = pathlib.Path(folder)
-    dataset = datasets.load(data, data_dir=data_dir)
-    for each in (model, *others.values()):
-        check_fit(each, dataset, data)
+    protocol = AuditProtocol(epsilon, norm, _as_tuple(attacks), examples, seed, split="test")
+    path, name, others = pathlib.Path(path), datasets.check_name(data), tuple(others)
+    model, *other_models = map(load_model, (path, *others))
+    data_stem = pathlib.PurePath(name).stem
+    folder = pathlib.Path(folder or f"runs/audit_{path.stem}_{data_stem}_{epsilon:g}")
+    dataset = datasets.load(name, data_dir=data_dir)
+    for each in (model, *other_models):
+        check_fit(each, dataset, name)
     images, labels = (array[:examples] for array in dataset.test)
-    wanted = {**protocol, "bounds": [0.0, 1.0], "examples": len(images), **where}
-    if (result := _there(folder, wanted, source)) is None:
-        result = audit(
-            model, images, labels, epsilon, norm, attacks, seed, others=tuple(others.values())
-        )
-        result["protocol"], result["model"] = wanted, {**result["model"], **source}
-        content = json.dumps(result, indent=1, allow_nan=False) + "\n"
-        write_atomically(folder / "audit.json", content)
+    protocol = dataclasses.replace(
+        protocol,
+        examples=len(images),
+        others=tuple(map(find_sha256, others)),
+        data=pathlib.PurePath(name).name,
+        data_sha256=find_sha256(name) if name.endswith(".npz") else None,
+    )
+    sha256 = find_sha256(path)
+    result = _read_same(folder, protocol, sha256)
+    if result is None:
+        result = _audit(model, images, labels, protocol, tuple(other_models))
+        facts = dataclasses.replace(result.model, file=path.name, sha256=sha256)
+        result = dataclasses.replace(result, model=facts)
+        write_atomically(folder / "audit.json", result.to_json())
     return folder, result
 
 
-def _there(folder, protocol, source):
-    """The result of the same audit in a folder, or `None` where the folder is empty or missing."""
+def _as_tuple(attacks: str | Sequence[str]) -> tuple[str, ...]:
+    return (attacks,) if isinstance(attacks, str) else tuple(attacks)
+
+
+def _read_same(folder: pathlib.Path, protocol: AuditProtocol, sha256: str) -> AuditResult | None:
+    """The result of the same audit in a folder, or `None` if the folder is empty or missing."""
     result = read_audit(folder)
     if result is None:
         if folder.is_file() or (folder.is_dir() and holds_anything(folder)):
             raise ValueError(
                 f"{folder} holds no audit.json and is not empty. Choose another output folder; "
-                "nothing there was changed."
+                "nothing in it was changed."
             )
         return None
-    there, now = ({**one, "sha256": of["sha256"]} for one, of in (
-        (result["protocol"], result["model"]), (protocol, source)
-    ))  # fmt: skip
-    differ = [name for name in now if there.get(name) != now[name]]
-    if differ:
+    before, now = (
+        dataclasses.asdict(one) | {"the model's sha256": digest}
+        for one, digest in ((result.protocol, result.model.sha256), (protocol, sha256))
+    )
+    if differ := [name for name in now if before[name] != now[name]]:
         raise ValueError(
             f"{folder} holds an audit that differs in {', '.join(differ)}. Choose another output "
-            "folder; nothing there was changed."
+            "folder; nothing in it was changed."
         )
     return result
 
 
-def read_audit(folder):
-    """The result in a folder, or `None` where there is none.
-
-    Raises:
-        ValueError: for a file of another version, or a damaged one.
-    """
-    path = pathlib.Path(folder) / "audit.json"
-    if not path.exists():
-        return None
-    try:
-        result = json.loads(path.read_bytes())
-        if result["format"] != FORMAT:
-            raise ValueError(f"format {result['format']!r}")
-        if missing := sorted(_KEYS - result.keys()):
-            raise ValueError(f"it lacks {', '.join(missing)}")
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"{path} is not a result of this version ({error}). Delete it to do it again."
-        ) from error
-    return result
-
-
-def _protocol(examples, epsilon, norm, attacks, seed, bounds, batch_size):
-    epsilon = check_epsilon(epsilon)
-    if epsilon == 0:
-        raise ValueError("`epsilon` must be greater than 0. Received: 0")
-    attacks = (attacks,) if isinstance(attacks, str) else tuple(attacks)
-    if not attacks or len(set(attacks)) < len(attacks):
-        raise ValueError(f"`attacks` must hold at least one, and none twice. Received: {attacks}")
-    return {
-        "epsilon": epsilon,
-        "norm": ball(norm).name,
-        "epsilons": [share * epsilon for share in CURVE],
-        "attacks": [worst_case.check_attack_name(name) for name in attacks],
-        "examples": examples,
-        "seed": check_count("seed", seed, lowest=0),
-        "bounds": check_bounds(bounds),
-        "batch_size": check_count("batch_size", batch_size),
+def _audit(
+    model: keras.Model,
+    images: npt.ArrayLike,
+    labels: npt.ArrayLike,
+    protocol: AuditProtocol,
+    others: tuple[keras.Model, ...],
+) -> AuditResult:
+    started = time.perf_counter()
+    batch_size = protocol.batch_size
+    task = Task.of(model, images, labels, protocol.bounds, batch_size).predict()
+    if task.labels.ndim == 2:
+        raise ValueError(f"`labels` must be class numbers (n,). Received: {np.shape(labels)}")
+    findings = diagnostics.check(
+        model,
+        task.images,
+        task.labels,
+        protocol.epsilon,
+        protocol.norm,
+        protocol.bounds,
+        batch_size,
+        protocol.seed,
+        others,
+    )
+    robust = {
+        epsilon: evaluation.robust_accuracy(
+            model, task.images, task.labels, _make_attacks(protocol, epsilon), batch_size
+        )
+        for epsilon in protocol.epsilons
     }
+    at_epsilon, logits = robust[protocol.epsilon], np.asarray(task.logits)
+    output = classifier_output(model)
+    return AuditResult(
+        protocol=protocol,
+        model=AuditedModel(model.name, output.kind, output.num_classes, int(model.count_params())),
+        attacks=tuple(
+            AuditedAttack(one.name, worst_case.describe_attack(one.name), one.to_config())
+            for one in _make_attacks(protocol, protocol.epsilon)
+        ),
+        rows=(
+            _make_row("none", 0.0, at_epsilon.correct),
+            *(
+                _make_row(name, epsilon, correct)
+                for epsilon, one in robust.items()
+                for name, correct in {**one.withstood, WORST_CASE: one.robust}.items()
+            ),
+        ),
+        labels=tuple(task.labels.tolist()),
+        predicted=tuple(logits.argmax(axis=1).tolist()),
+        pictures=_make_pictures(task, protocol, at_epsilon.correct & ~at_epsilon.robust),
+        findings=tuple(findings),
+        versions=collect_versions(),
+        seconds=round(time.perf_counter() - started, 1),
+    )
 
 
-def _attacks(protocol, epsilon):
-    keys = ("norm", "seed", "bounds", "batch_size")
-    shared = {key: protocol[key] for key in keys}
+def _make_attacks(protocol: AuditProtocol, epsilon: float) -> list[Attack]:
+    shared = {name: getattr(protocol, name) for name in ("norm", "seed", "bounds", "batch_size")}
     return [
         dataclasses.replace(worst_case.make_attack(name, epsilon, **shared), name=name)
-        for name in protocol["attacks"]
+        for name in protocol.attacks
     ]
 
 
-def _model(model):
-    output = classifier_output(model)
-    return {
-        "name": model.name,
-        "output": output.kind,
-        "classes": output.num_classes,
-        "parameters": int(model.count_params()),
-    }
-
-
-def _accuracy(correct):
-    """The mean of bool `(n,)` and its 95 % interval (Wilson 1927), which never leaves [0, 1]."""
+def _make_row(attack: str, epsilon: float, correct: np.ndarray) -> AuditRow:
+    """The accuracy of bool `(n,)` with its 95 % interval (Wilson 1927), which stays in [0, 1]."""
     found = stats.binomtest(int(correct.sum()), len(correct)).proportion_ci(method="wilson")
-    return {"accuracy": float(correct.mean()), "low": float(found.low), "high": float(found.high)}
+    numbers = tuple(np.flatnonzero(correct).tolist())
+    low, high = float(found.low), float(found.high)
+    return AuditRow(attack, epsilon, float(correct.mean()), low, high, numbers)
 
 
-def _withstood(robust):
-    return {**robust.withstood, WORST_CASE: robust.robust}
-
-
-def _rows(robust, epsilon):
-    return [
-        {"attack": name, "epsilon": epsilon, **_accuracy(still)}
-        for name, still in _withstood(robust).items()
-    ]
-
-
-def _examples(task, robust):
-    return {
-        "label": task.labels.tolist(),
-        "predicted": task.logits.argmax(axis=1).tolist(),
-        "withstood": [
-            {"attack": name, "epsilon": epsilon, "examples": np.flatnonzero(still).tolist()}
-            for epsilon, each in robust.items()
-            for name, still in _withstood(each).items()
-        ],
-    }
-
-
-def _pictures(task, protocol, fooled):
-    """The first examples of as many classes as there are, with the image that fools them."""
-    _, firsts = np.unique(task.labels[fooled], return_index=True)
-    order = [*np.sort(firsts), *np.setdiff1d(np.arange(len(fooled)), firsts)]
-    left = np.sort(fooled[np.array(order[:PICTURES], int)])
-    pictures = []
-    for attack in _attacks(protocol, protocol["epsilon"]) if len(left) else ():
-        outcome = attack.attempt(task.select(left))
-        done = left[outcome.fooled]
-        if len(done):
-            pictures += _drawn(task.select(done), outcome.images[outcome.fooled], attack.name)
-        left = left[~outcome.fooled]
+def _make_pictures(task: Task, protocol: AuditProtocol, fooled: np.ndarray) -> tuple[Picture, ...]:
+    """The first fooled examples, of as many classes as possible, with what fools them."""
+    rows = np.flatnonzero(fooled)
+    _, firsts = np.unique(task.labels[rows], return_index=True)
+    order = [*np.sort(firsts), *np.setdiff1d(np.arange(len(rows)), firsts)]
+    left = np.sort(rows[np.array(order[:PICTURES], int)])
+    pictures: list[Picture] = []
+    for attack in _make_attacks(protocol, protocol.epsilon):
         if len(left) == 0:
             break
-    return sorted(pictures, key=lambda picture: picture["example"])
+        outcome = attack.attempt(task.select(left))
+        done = np.asarray(outcome.fooled)
+        if done.any():
+            pictures += _draw(task.select(left[done]), outcome.images[done], attack.name)
+        left = left[~done]
+    return tuple(sorted(pictures, key=lambda picture: picture.example))
 
 
-def _drawn(task, adversarial, attack):
-    logits = task.replace(images=adversarial, logits=None).predict().logits
-    return [
-        {
-            "example": int(task.indices[k]),
-            "attack": attack,
-            "label": int(task.labels[k]),
-            **_decision(task.logits[k], "predicted"),
-            **_decision(logits[k], "adversarial"),
-            "image": _encoded(task.images[k]),
-            "adversarial_image": _encoded(adversarial[k]),
-        }
-        for k in range(len(adversarial))
-    ]
+def _draw(task: Task, adversarial: np.ndarray, attack: str) -> Iterator[Picture]:
+    attacked = task.replace(images=adversarial, logits=None).predict()
+    for k, example in enumerate(task.indices):
+        yield Picture(
+            int(example),
+            attack,
+            int(task.labels[k]),
+            *_decide(np.asarray(task.logits)[k]),
+            *_decide(np.asarray(attacked.logits)[k]),
+            EncodedImage.encode(task.images[k]),
+            EncodedImage.encode(adversarial[k]),
+        )
 
 
-def _decision(logits, name):
+def _decide(logits: np.ndarray) -> tuple[int, float | None]:
+    """The decision and its probability, `None` if that is not finite."""
     exponents = np.exp(logits.astype("float64") - logits.max())
     probability = float(exponents.max() / exponents.sum())
-    return {
-        name: int(logits.argmax()),
-        f"{name}_probability": probability if np.isfinite(probability) else None,
-    }
-
-
-def _encoded(image):
-    image = np.ascontiguousarray(image, "<f4")
-    return {
-        "shape": list(image.shape),
-        "dtype": "float32",
-        "base64": base64.b64encode(image.tobytes()).decode(),
-    }
+    return int(logits.argmax()), probability if np.isfinite(probability) else None

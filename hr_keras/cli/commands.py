@@ -201,8 +201,8 @@ def audit(
                 model, data, epsilon, get_value(norm), examples=examples, seed=seed,
                 data_dir=data_dir, others=tuple(other or ()), folder=output, **attacks,
             )  # fmt: skip
-        elif output is not None and (result := audits.read_audit(output)) is not None:
-            folder = output
+        elif output is not None and (found := audits.read_audit(output)) is not None:
+            folder, result = output, found
         else:
             raise ValueError("A .keras file to audit, or the folder of an audit, must be given.")
         text = audits.write_audit(folder, result)

@@ -1,6 +1,6 @@
 """The audit of a saved classifier: its numbers, its files, what it refuses."""
 
-import base64
+import dataclasses
 import json
 import zipfile
 
@@ -11,7 +11,7 @@ from conftest import linear_model
 from keras import layers
 
 from hr_keras import audit
-from hr_keras.audit import load, pictures, run
+from hr_keras.audit import load, report, run
 
 EPSILON = 0.1
 BOUNDS = (-10.0, 10.0)
@@ -26,8 +26,13 @@ def examples(n=60):
 
 
 @pytest.fixture(scope="module")
-def result():
-    return audit.audit(linear_model(1.0), *examples(), EPSILON, bounds=BOUNDS)
+def model():
+    return linear_model(1.0)
+
+
+@pytest.fixture(scope="module")
+def result(model):
+    return audit.audit(model, *examples(), EPSILON, bounds=BOUNDS)
 
 
 def margins(images, labels):
@@ -44,93 +49,125 @@ def margins(images, labels):
 
 def test_accuracies_of_a_linear_model_are_those_of_its_margins(result):
     distance = margins(*examples())
-    assert result["clean"]["accuracy"] == pytest.approx((distance > 0).mean())
-    for row in result["curve"]:
-        exact = (distance > row["epsilon"]).mean()
-        assert row["accuracy"] >= exact - 1e-9
-        if row["attack"] in ("pgd", "fast", "worst_case"):
-            assert row["accuracy"] == pytest.approx(exact)
-    for row in result["examples"]["withstood"]:
-        if row["attack"] == "worst_case":
-            assert row["examples"] == np.flatnonzero(distance > row["epsilon"]).tolist()
+    assert result.clean.accuracy == pytest.approx((distance > 0).mean())
+    for row in result.rows:
+        exact = (distance > row.epsilon).mean()
+        assert row.accuracy >= exact - 1e-9
+        if row.attack in ("pgd", "fast", "worst_case"):
+            assert row.accuracy == pytest.approx(exact)
+        if row.attack in ("none", "worst_case"):
+            assert row.correct == tuple(np.flatnonzero(distance > row.epsilon))
 
 
 def test_the_worst_case_is_no_better_than_any_attack(result):
-    accuracy = {(row["attack"], row["epsilon"]): row["accuracy"] for row in result["curve"]}
-    for (_, epsilon), value in accuracy.items():
-        assert accuracy["worst_case", epsilon] <= value <= result["clean"]["accuracy"]
-    for row in result["curve"]:
-        assert 0 <= row["low"] <= row["accuracy"] <= row["high"] <= 1
+    assert len(result.rows) == 1 + 4 * (len(run.ATTACKS) + 1)
+    for row in result.rows:
+        worst = result.find_row("worst_case", row.epsilon)
+        assert worst.accuracy <= row.accuracy <= result.clean.accuracy
+        assert set(worst.correct) <= set(row.correct) <= set(result.clean.correct)
+        assert row.accuracy == len(row.correct) / 60
+        assert 0 <= row.low <= row.accuracy <= row.high <= 1
 
 
 @pytest.mark.parametrize(("k", "n", "low", "high"), [(0, 10, 0, 0.2775), (5, 10, 0.2366, 0.7634)])
 def test_the_interval_is_wilsons(k, n, low, high):
     """Newcombe 1998, table I, and by hand."""
-    found = run._accuracy(np.arange(n) < k)
-    assert (found["low"], found["high"]) == pytest.approx((low, high), abs=2e-4)
+    row = run._make_row("fgsm", 0.1, np.arange(n) < k)
+    assert (row.low, row.high) == pytest.approx((low, high), abs=2e-4)
 
 
 def test_pictures_hold_images_that_fool_inside_the_ball(result):
     images, labels = examples()
-    assert 1 <= len(result["pictures"]) <= run.PICTURES
-    for picture in result["pictures"]:
-        clean, adversarial = (
-            np.frombuffer(base64.b64decode(picture[key]["base64"]), "<f4").reshape(2, 2, 3)
-            for key in ("image", "adversarial_image")
-        )
-        np.testing.assert_array_equal(clean, images[picture["example"]])
+    assert 1 <= len(result.pictures) <= run.PICTURES
+    for picture in result.pictures:
+        clean, adversarial = picture.image.decode(), picture.adversarial_image.decode()
+        np.testing.assert_array_equal(clean, images[picture.example])
         assert np.abs(adversarial - clean).max() <= EPSILON * (1 + 1e-5)
         decision = np.asarray(linear_model(1.0)(adversarial[None]))[0]
-        assert decision.argmax() == picture["adversarial"] != picture["label"]
-        assert decision.max() == pytest.approx(picture["adversarial_probability"], abs=1e-5)
-        assert picture["predicted"] == picture["label"] == labels[picture["example"]]
+        assert decision.argmax() == picture.adversarial != picture.label
+        assert decision.max() == pytest.approx(picture.adversarial_probability, abs=1e-5)
+        assert picture.predicted == picture.label == labels[picture.example]
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def test_json_holds_everything_that_is_drawn(result, tmp_path):
-    """The same bytes from the file as from the result, twice."""
-    again = json.loads(json.dumps(result, allow_nan=False))
-    for folder, content in (("one", result), ("two", again)):
-        audit.write_audit(tmp_path / folder, content)
-    first, second = (
-        {path.name: path.read_bytes() for path in (tmp_path / folder).iterdir()}
-        for folder in ("one", "two")
-    )
-    assert first == second
+    """The same result and the same bytes from the file."""
+    text = audit.write_audit(tmp_path, result)
+    first = contents(tmp_path)
     assert set(first) == {
         "audit.json", "audit.md", "curve.png", "curve.svg", "pictures.png", "pictures.svg"
     }  # fmt: skip
-    assert audit.read_audit(tmp_path / "one") == again
-    for attack in again["attacks"]:
-        for part in attack["settings"].get("attacks", [attack["settings"]]):
-            assert part["epsilon"] == again["protocol"]["epsilon"]
+    again = audit.read_audit(tmp_path)
+    assert again == result
+    assert audit.write_audit(tmp_path, again) == text == first["audit.md"].decode()
+    assert contents(tmp_path) == first
+    for finding in result.findings:
+        assert finding.name in text
+    for attack in result.attacks:
+        for part in attack.settings.get("attacks", [attack.settings]):
+            assert part["epsilon"] == EPSILON
             assert {"attack", "objective", "n_restarts", "seed"} <= part.keys()
             assert {"n_iter", "n_draws", "n_queries"} & part.keys()
-    (tmp_path / "one" / "audit.json").write_text('{"format": 1, "model": {}}')
-    with pytest.raises(ValueError, match=r"not a result of this version \(it lacks attacks, clean"):
-        audit.read_audit(tmp_path / "one")
-    text = first["audit.md"].decode()
-    for finding in result["findings"]:
-        assert finding["name"] in text
-    for key in ("protocol", "versions", "attacks", "model"):
-        assert result[key]
+
+
+def test_pictures_of_an_earlier_audit_are_deleted(result, tmp_path):
+    for name in ("pictures.png", "pictures.svg", "mine.png"):
+        (tmp_path / name).write_text("old")
+    text = audit.write_audit(tmp_path, dataclasses.replace(result, pictures=()))
+    assert "pictures.png" not in text
+    assert set(contents(tmp_path)) == {
+        "audit.json", "audit.md", "curve.png", "curve.svg", "mine.png"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda content: content.pop("rows"), "lacks 'rows'"),
+        (lambda content: content.update(more=1), "has unknown 'more'"),
+        (lambda content: content["model"].update(classes="3"), "`classes` must be of type int"),
+        (lambda content: content["protocol"].update(norm="l1"), "`norm` must be one of"),
+        (lambda content: content["protocol"].update(attacks=["a"]), "`attack` must be one of"),
+        (lambda content: content["rows"].pop(), "each attack of the protocol at each ε once"),
+        (lambda content: content["rows"].append(content["rows"][0]), "at each ε once"),
+        (lambda content: content["findings"][0].update(verdict="good"), "`verdict` must be one"),
+        (lambda content: content["pictures"][0]["image"].update(shape=[5]), "reshape"),
+        (lambda content: content["pictures"][0]["image"].update(base64="é"), "ASCII"),
+    ],
+)
+def test_a_damaged_file(result, tmp_path, change, message):
+    content = json.loads(result.to_json())
+    change(content)
+    (tmp_path / "audit.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=message) as caught:
+        audit.read_audit(tmp_path)
+    assert "not a result of this version" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "[" * 100_000, '{"seconds": NaN}', "\xff"])
+def test_a_file_that_is_no_result(tmp_path, text):
+    (tmp_path / "audit.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(ValueError, match="not a result of this version"):
+        audit.read_audit(tmp_path)
 
 
 def test_text_from_a_model_is_shown_as_it_stands(result):
-    hostile = {**result, "model": {**result["model"], "file": "<img src=x>|`[a](b)\n# x.keras"}}
-    text = audit.text.audit_markdown(hostile)
+    named = dataclasses.replace(result.model, file="<img src=x>|`[a](b)\n# x.keras")
+    text = report.format_audit(dataclasses.replace(result, model=named))
     assert "<img" not in text.replace("\\<img", "")
     assert text.splitlines()[0].startswith("# Audit of \\<img src=x\\>")
 
 
-def test_nothing_fooled_leaves_no_picture(tmp_path):
+def test_where_nothing_is_fooled_there_is_no_picture(model):
     images, labels = examples()
     far = margins(images, labels) > 0.25
-    result = audit.audit(
-        linear_model(1.0), images[far], labels[far], 0.1, attacks="fgsm", bounds=BOUNDS
-    )
-    assert result["pictures"] == []
-    audit.write_audit(tmp_path, result)
-    assert not (tmp_path / "pictures.png").exists()
+    found = audit.audit(model, images[far], labels[far], EPSILON, attacks="fgsm", bounds=BOUNDS)
+    assert found.find_row("worst_case").accuracy == 1
+    assert found.pictures == ()
 
 
 @pytest.mark.slow
@@ -151,9 +188,9 @@ def test_a_file_of_other_content_is_another_audit(tmp_path):
     assert again == first
     carried = options | {"folder": tmp_path / "other"}
     _, other = audit.audit_file(*arguments, **carried, others=[tmp_path / "model.keras"])
-    assert other["protocol"]["others"] == [other["model"]["sha256"]]
+    assert other.protocol.others == (other.model.sha256,)
     text = audit.write_audit(tmp_path / "other", other)
-    assert f"examples carried over from: {other['model']['sha256']}" in text
+    assert f"adversarial examples also from: {other.model.sha256}" in text
     with pytest.raises(ValueError, match="differs in others"):
         audit.audit_file(*arguments, **carried)
     path.write_bytes((tmp_path / "1.npz").read_bytes())
@@ -167,26 +204,32 @@ def test_an_audit_in_l2_and_its_other_models():
     result = audit.audit(
         linear_model(1.0), *examples(), 0.3, "l2", ("noise", "pgd"), bounds=BOUNDS, others=[other]
     )
-    assert result["protocol"]["norm"] == "l2"
-    assert result["protocol"]["others"] == [other.name]
-    for picture in result["pictures"]:
-        clean, adversarial = (
-            np.frombuffer(base64.b64decode(picture[key]["base64"]), "<f4")
-            for key in ("image", "adversarial_image")
-        )
-        assert np.linalg.norm((adversarial - clean).astype("float64")) <= 0.3 + 1e-6
-    (finding,) = (one for one in result["findings"] if one["name"] == "gradient_free_stronger")
-    assert "transfer on " in finding["meaning"]
+    assert result.protocol.norm == "l2"
+    assert result.protocol.others == (other.name,)
+    for picture in result.pictures:
+        change = picture.adversarial_image.decode() - picture.image.decode()
+        assert np.linalg.norm(change.astype("float64")) <= 0.3 + 1e-6
+    (finding,) = (one for one in result.findings if one.name == "gradient_free_stronger")
+    assert "transfer on " in finding.meaning
 
 
-@pytest.mark.parametrize("shape", [(12,), (2, 6), (2, 2, 3), (3, 2, 2, 1)])
-def test_pictures_of_images_of_any_rank(result, shape):
-    reshaped = [
-        picture | {key: picture[key] | {"shape": shape} for key in ("image", "adversarial_image")}
-        for picture in result["pictures"]
-    ]
-    drawn = pictures.adversarial_pictures({**result, "pictures": reshaped})
-    assert drawn["png"].startswith(b"\x89PNG")
+@pytest.mark.parametrize(
+    ("shape", "drawn"),
+    [((12,), (1, 12)), ((2, 6), (2, 6)), ((2, 2, 3), (2, 2, 3)), ((3, 2, 2, 1), (2, 2))],
+)
+def test_pictures_of_images_of_any_rank(result, shape, drawn):
+    picture = result.pictures[0]
+    images = {
+        name: dataclasses.replace(getattr(picture, name), shape=shape)
+        for name in ("image", "adversarial_image")
+    }
+    reshaped = dataclasses.replace(picture, **images)
+    figure = report.draw_pictures(dataclasses.replace(result, pictures=(reshaped,)))
+    clean = figure.axes[0].images[0].get_array()
+    assert clean.shape == drawn
+    pixels = (picture.image.decode() - BOUNDS[0]) / (BOUNDS[1] - BOUNDS[0])
+    middle = pixels.reshape(shape)[1] if len(shape) == 4 else pixels
+    np.testing.assert_allclose(clean.reshape(-1), middle.reshape(-1), atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -209,9 +252,9 @@ def test_pictures_of_images_of_any_rank(result, shape):
         ),
     ],
 )
-def test_bad_arguments(changes, message):
+def test_bad_arguments(model, changes, message):
     images, labels = examples()
-    arguments = {"model": linear_model(1.0), "images": images, "labels": labels,
+    arguments = {"model": model, "images": images, "labels": labels,
                  "epsilon": 0.1, "bounds": BOUNDS, "attacks": "fgsm", **changes}  # fmt: skip
     with pytest.raises(ValueError, match=message):
         audit.audit(**arguments)
