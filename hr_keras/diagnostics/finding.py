@@ -23,7 +23,7 @@ PINTOR = "Pintor et al. 2022, 'Indicators of Attack Failure'"
 class Finding:
     """Holds the result of one check of a robustness evaluation.
 
-    Attributes:
+    Args:
         name: Name of the check.
         measured: What was measured, or `None` where the check does not apply.
         threshold: The largest value of `measured` that is `"ok"`, or `None`. There are two

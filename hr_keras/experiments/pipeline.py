@@ -83,7 +83,7 @@ def make_training_batches(
 
 
 def make_validation_batches(split: Split) -> tf.data.Dataset:
-    """Makes batches of a split in order. (Keras would make a tuned data set of arrays.)"""
+    """Makes batches of a split in order; Keras would make a tuned data set of arrays."""
     return _without_tuner(tf.data.Dataset.from_tensor_slices(tuple(split)).batch(256))
 
 

@@ -3,22 +3,28 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from attack_cases import right
 from keras import layers, ops
 from test_evaluation import counted, counting_model
 
 from hr_keras import HRLoss, diagnostics
 from hr_keras.attacks import PGD, Noise, Square, _perturbation
+from hr_keras.attacks._attack import Task
 from hr_keras.diagnostics import attack_checks
+from hr_keras.diagnostics.attack_checks import AttackChecks
 from hr_keras.diagnostics.finding import find_tolerance
-from hr_keras.diagnostics.model_checks import collapsed
+from hr_keras.diagnostics.model_checks import collapsed, find_in_model
 
 EPSILON = 0.1
-NAMES = {
+BOUNDS = (0.0, 1.0)
+OF_MODEL = {
     "probabilities_output", "zero_gradients", "no_gradient", "nonfinite_gradients",
-    "randomized_forward", "not_monotone", "chance_not_reached", "single_step_stronger",
-    "gradient_free_stronger", "not_converged", "loss_still_rising", "silent_success",
-    "rough_loss", "collapsed",
+    "randomized_forward", "rough_loss", "collapsed",
+}  # fmt: skip
+OF_ATTACKS = {
+    "not_monotone", "chance_not_reached", "single_step_stronger", "gradient_free_stronger",
+    "not_converged", "loss_still_rising", "silent_success",
 }  # fmt: skip
 
 
@@ -62,8 +68,6 @@ class RandomResize(layers.Layer):
         self.generator = keras.random.SeedGenerator(0)
 
     def call(self, images):
-        import tensorflow as tf
-
         def resized(side):
             image = tf.image.resize(images, (side, side))
             return tf.image.resize(tf.image.pad_to_bounding_box(image, 0, 0, 30, 30), (28, 28))
@@ -80,13 +84,48 @@ def train(digits):
 
 @pytest.fixture(scope="module")
 def test(digits):
-    return digits.test.images[:120], digits.test.labels[:120]
+    return digits.test.images[:100], digits.test.labels[:100]
+
+
+class Ripple(layers.Layer):
+    """Adds a fine ripple to the pixels, whose slope is 1000 times its height."""
+
+    def build(self, _):
+        self.height = self.add_weight(shape=(), initializer="zeros", trainable=False)
+
+    def call(self, images):
+        return images + self.height * ops.sin(1000 * images)
+
+
+class Rectifier(layers.Layer):
+    """A ReLU, or a step, which has no gradient."""
+
+    def build(self, _):
+        self.is_step = self.add_weight(shape=(), initializer="zeros", trainable=False)
+
+    def call(self, values):
+        step = ops.cast(values > 0.5, "float32")
+        return ops.where(self.is_step > 0, step, ops.relu(values))
 
 
 @pytest.fixture(scope="module")
-def honest():
+def switched():
     """One model for all that differ in their weights alone: its attacks are compiled once."""
-    return perceptron()
+    return perceptron(before=[Ripple()], hidden=None, between=[Rectifier()])
+
+
+@pytest.fixture
+def build(switched, trained):
+    """Sets weights, by default of a classifier trained on CE, and switches a defence on."""
+
+    def build(weights=trained, height=0.0, is_step=0.0):
+        for variable, value in zip(switched.trainable_variables, weights, strict=True):
+            variable.assign(value)
+        switched.layers[0].height.assign(height)
+        switched.layers[4].is_step.assign(is_step)
+        return switched
+
+    return build
 
 
 @pytest.fixture(scope="module")
@@ -104,8 +143,23 @@ def fitted(loss, data, epochs, learning_rate=0.003):
 
 
 def check(model, test, epsilon=EPSILON, **options):
-    findings = diagnostics.check(model, *test, epsilon, **options)
-    assert {finding.name for finding in findings} == NAMES
+    found = diagnostics.check(model, *test, epsilon, **options)
+    return by_name(found, OF_MODEL | OF_ATTACKS)
+
+
+def check_model(model, test):
+    """What needs no attack: it is quick."""
+    task = Task.of(model, *test, BOUNDS, 256).predict()
+    return by_name(find_in_model(task, EPSILON, BOUNDS, seed=0), OF_MODEL)
+
+
+def check_attacks(model, test):
+    task = Task.of(model, *test, BOUNDS, 256).predict()
+    return by_name(AttackChecks(task, EPSILON, "linf", BOUNDS, 0, ()).find(), OF_ATTACKS)
+
+
+def by_name(findings, names):
+    assert {finding.name for finding in findings} == names
     for finding in findings:
         print(finding)
         assert finding.verdict in diagnostics.VERDICTS
@@ -123,14 +177,14 @@ def wrong(findings):
     }
 
 
-def test_a_classifier_trained_on_ce_is_honest(honest, trained, test):
-    honest.set_weights(trained)
-    findings = check(honest, test)
+def test_a_classifier_trained_on_ce_is_honest_and_so_again(build, test):
+    findings = check(build(), test, seed=3)
     assert wrong(findings) == {}
     assert findings["collapsed"].measured > 0.8
+    assert check(build(), test, seed=3) == findings
 
 
-def test_a_classifier_trained_on_adversarial_examples_is_honest(honest, train, test):
+def test_a_classifier_trained_on_adversarial_examples_is_honest(build, train, test):
     keras.utils.set_random_seed(0)
     model = perceptron()
     model.compile(keras.optimizers.Adam(0.003), "sparse_categorical_crossentropy")
@@ -139,68 +193,57 @@ def test_a_classifier_trained_on_adversarial_examples_is_honest(honest, train, t
         for first in range(0, len(train[0]), 100):
             images, labels = (array[first : first + 100] for array in train)
             model.train_on_batch(attack(model, images, labels), labels)
-    honest.set_weights(model.get_weights())
-    findings = check(honest, test)
+    findings = check(build(model.get_weights()), test)
     assert wrong(findings) == {}
     assert "withstand PGD" in findings["loss_still_rising"].meaning
 
 
-def test_an_honest_classifier_in_l2(honest, trained, test):
-    honest.set_weights(trained)
-    assert wrong(check(honest, test, epsilon=1.0, norm="l2")) == {}
+def test_an_honest_classifier_in_l2(build, test):
+    half = [array[:50] for array in test]
+    assert wrong(check(build(), half, epsilon=1.0, norm="l2")) == {}
 
 
-def test_logits_times_1000(honest, trained, test):
+def test_logits_times_1000(build, trained, test):
     *rest, weights, bias = trained
-    honest.set_weights([*rest, 1000 * weights, 1000 * bias])
-    findings = check(honest, test)
+    findings = check(build([*rest, 1000 * weights, 1000 * bias]), test)
     assert wrong(findings) == {"zero_gradients": "warning"}
     assert "% of the examples have an exactly zero gradient through the model's softmax" in (
         findings["zero_gradients"].meaning
     )
 
 
-def test_hr_trained_until_its_softmax_saturates(honest, train, test):
-    honest.set_weights(fitted(HRLoss(1.6), train, epochs=15, learning_rate=0.03))
-    assert wrong(check(honest, test)) == {"zero_gradients": "warning"}
+def test_hr_trained_until_its_softmax_saturates(build, train, test):
+    weights = fitted(HRLoss(1.6), train, epochs=15, learning_rate=0.03)
+    assert wrong(check(build(weights), test)) == {"zero_gradients": "warning"}
 
 
-def test_a_collapsed_classifier(honest, trained, test):
-    honest.set_weights([0 * weight for weight in trained])
-    assert wrong(check(honest, test))["collapsed"] == "fault"
+def test_a_collapsed_classifier(build, trained, test):
+    weights = [0 * weight for weight in trained]
+    assert wrong(check(build(weights), test))["collapsed"] == "fault"
 
 
 def zoo():
-    """Name → the model, what it is to be found out for, and with what verdict."""
+    """Name → what the model adds, what it is to be found out for, and with what verdict."""
     return {
         "softmax in float16": (
-            perceptron(after=[Function(lambda z: ops.softmax(ops.cast(z, "float16")))]),
+            {"after": [Function(lambda z: ops.softmax(ops.cast(z, "float16")))]},
             "probabilities_output",
             "warning",
         ),
         "probabilities of no softmax": (
-            perceptron(after=[Function(lambda z: ops.exp(z) / ops.sum(ops.exp(z), -1)[:, None])]),
+            {"after": [Function(lambda z: ops.exp(z) / ops.sum(ops.exp(z), -1)[:, None])]},
             "probabilities_output",
             "warning",
         ),
         "quantised input": (
-            perceptron(before=[Function(lambda x: ops.round(x * 7) / 7)]),
+            {"before": [Function(lambda x: ops.round(x * 7) / 7)]},
             "no_gradient",
             "fault",
         ),
-        "step activation": (
-            perceptron(hidden=lambda x: ops.cast(x > 0.5, "float32")),
-            "no_gradient",
-            "fault",
-        ),
-        "dropout left on": (
-            perceptron(between=[DropoutLeftOn(0.3)]),
-            "randomized_forward",
-            "fault",
-        ),
-        "random resize": (perceptron(before=[RandomResize()]), "randomized_forward", "fault"),
+        "dropout left on": ({"between": [DropoutLeftOn(0.3)]}, "randomized_forward", "fault"),
+        "random resize": ({"before": [RandomResize()]}, "randomized_forward", "fault"),
         "saturated ReLU head": (
-            perceptron(after=[layers.ReLU(max_value=1.0)]),
+            {"after": [layers.ReLU(max_value=1.0)]},
             "zero_gradients",
             "fault",
         ),
@@ -209,12 +252,10 @@ def zoo():
 
 @pytest.mark.parametrize("name", zoo())
 def test_the_zoo(name, trained, test):
-    model, finding, verdict = zoo()[name]
+    added, finding, verdict = zoo()[name]
+    model = perceptron(**added)
     model.set_weights(trained)
-    findings = check(model, test)
-    assert findings[finding].verdict == verdict
-    if finding == "no_gradient":  # and what a user most wants to be told
-        assert findings["gradient_free_stronger"].verdict == "fault"
+    assert check_model(model, test)[finding].verdict == verdict
 
 
 def test_a_quantised_input_before_a_convolution(train, test):
@@ -243,7 +284,7 @@ def test_randomness_that_compiled_code_freezes(trained, test):
         before=[Function(lambda x: x + 0.3 * generator.normal(size=x.shape[1:]).astype("float32"))]
     )
     model.set_weights(trained)
-    finding = check(model, test)["randomized_forward"]
+    finding = check_model(model, test)["randomized_forward"]
     assert finding.verdict == "fault"
     assert "a single draw" in finding.meaning
 
@@ -262,7 +303,7 @@ def test_a_loss_that_jumps_is_rough(trained, test):
     """Noise of a tenth of ε moves every pixel to another of 200 levels of a sawtooth."""
     model = perceptron(before=[Function(lambda x: x + 2 * (20 * x - ops.floor(20 * x)))])
     model.set_weights(trained)
-    assert wrong(check(model, test))["rough_loss"] == "warning"
+    assert wrong(check_model(model, test))["rough_loss"] == "warning"
 
 
 def test_gradients_that_vanish_at_a_random_start_only(trained, test):
@@ -275,7 +316,7 @@ def test_gradients_that_vanish_at_a_random_start_only(trained, test):
 
     model = perceptron(before=[Function(stored)])
     model.set_weights(trained)
-    finding = check(model, test)["zero_gradients"]
+    finding = check_model(model, test)["zero_gradients"]
     assert finding.verdict == "fault"
     assert "0 % at the clean" in finding.meaning
 
@@ -284,114 +325,94 @@ def test_a_square_root_without_a_slope_at_zero(trained, test):
     """Black pixels: the gradient of √x is infinite there, and NaN behind a ReLU."""
     model = perceptron(before=[Function(ops.sqrt)])
     model.set_weights(trained)
-    findings = check(model, test)
-    assert findings["nonfinite_gradients"].verdict == "fault"
-    assert findings["nonfinite_gradients"].measured == 1
+    finding = check_model(model, test)["nonfinite_gradients"]
+    assert (finding.verdict, finding.measured) == ("fault", 1)
 
 
-def test_a_wrinkled_loss_leads_pgd_astray(trained, test):
-    """A fine ripple in the pixels: its slope is 20 times that of what it lies on."""
-    model = perceptron(before=[Function(lambda x: x + 0.02 * ops.sin(1000 * x))])
-    model.set_weights(trained)
-    found = wrong(check(model, test))
-    assert found["gradient_free_stronger"] == "fault"
+def test_a_wrinkled_loss_leads_pgd_astray(build, test):
+    """The slope of the ripple is 20 times that of what it lies on."""
+    assert wrong(check(build(height=0.02), test))["gradient_free_stronger"] == "fault"
 
 
-def carried_over(trained, test):
-    """The finding on a network of steps, which has no gradient, attacked from one that has."""
-    model, other = perceptron(hidden=lambda x: ops.cast(x > 0.5, "float32")), perceptron()
-    for each in (model, other):
-        each.set_weights(trained)
-    return check(model, test, others=[other])["gradient_free_stronger"]
+def test_a_network_of_steps(build, test):
+    found = wrong(check(build(is_step=1.0), test))
+    assert found["no_gradient"] == "fault"
+    assert found["gradient_free_stronger"] == "fault"  # what a user most wants to know
 
 
-def test_examples_carried_over_are_stronger_than_a_masked_gradient(trained, test):
-    """Those of the same network with a gradient."""
-    finding = carried_over(trained, test)
-    assert finding.verdict == "fault"
-    assert "transfer" in finding.meaning
-
-
-def test_examples_carried_over_count_by_themselves(trained, test, monkeypatch):
-    """Where noise and Square are too weak to see that the gradient is masked."""
+def test_examples_carried_over_count_by_themselves(build, trained, test, monkeypatch):
+    """Those of the same network with a gradient, where noise and Square are too weak."""
     for attack in (Noise, Square):
         powerless = lambda _, attack=attack, **options: attack(0.0, **options)  # noqa: E731
         monkeypatch.setattr(attack_checks, attack.__name__, powerless)
-    finding = carried_over(trained, test)
+    other = perceptron()
+    other.set_weights(trained)
+    finding = check(build(is_step=1.0), test, others=[other])["gradient_free_stronger"]
     assert finding.verdict == "fault"
     assert finding.measured > 0.1
     assert "noise on 0 %, Square on 0 %, transfer on " in finding.meaning
 
 
-class Downhill(PGD):
-    """Right in its first step alone."""
+class Broken(PGD):
+    """PGD with a fault; a variable says which, so that all are compiled once.
+
+    - downhill: right in its first step alone;
+    - hesitant: steps that together go nowhere near the border, from the image on;
+    - fickle: random numbers decide, once for all steps, whether it moves an example;
+    - afraid of heights: makes no step where ε is greater than 0.15;
+    - forgetful: returns the image, whatever it saw.
+    """
+
+    fault = tf.Variable("")
+
+    def is_afraid(self, state):
+        return (self.fault == "afraid of heights") & (state.epsilon > 0.15)
+
+    def start(self, state):
+        stays = (self.fault == "hesitant") | self.is_afraid(state)
+        return state._replace(point=rows_where(stays, state.image, super().start(state).point))
 
     def find_direction(self, state, gradient):
-        return super().find_direction(state, gradient if self.n_iter == 1 else -gradient)
+        uphill = (self.fault != "downhill") | (self.n_iter == 1)
+        direction, memory = super().find_direction(state, ops.where(uphill, gradient, -gradient))
+        direction *= ops.where(self.fault == "hesitant", 0.01 / self.default_step_size(), 1.0)
+        moves = _perturbation.uniform(state.keys, 1, (1, 1, 1))[:, 0, 0, 0] < 0.5
+        stays = ((self.fault == "fickle") & ~moves) | self.is_afraid(state)
+        return rows_where(stays, ops.zeros_like(direction), direction), memory
 
-
-class Hesitant(PGD):
-    """Steps that together go nowhere near the border, from the image on."""
-
-    def __init__(self, *arguments, **options):
-        super().__init__(*arguments, **{**options, "random_start": False, "step_size": 0.01})
-
-
-class Fickle(PGD):
-    """Its random numbers decide, once for all steps, whether it moves an example."""
-
-    def find_direction(self, state, gradient):
-        direction, memory = super().find_direction(state, gradient)
-        moves = _perturbation.uniform(state.keys, 1, (1, 1, 1)) < 0.5
-        return ops.where(moves, direction, 0.0), memory
-
-
-class Forgetful(PGD):
     def perturb(self, task):
-        return super().perturb(task)._replace(images=task.images)
+        outcome = super().perturb(task)
+        return outcome._replace(images=task.images) if self.fault == "forgetful" else outcome
 
 
-class AfraidOfHeights(PGD):
-    """Makes no step where ε is greater than 0.15."""
-
-    def __init__(self, epsilon, *arguments, **options):
-        small = {} if epsilon < 0.15 else {"step_size": 1e-9, "random_start": False}
-        super().__init__(epsilon, *arguments, **{**options, **small})
+def rows_where(chosen, first, second):
+    return ops.where(ops.reshape(chosen, (-1, 1, 1, 1)), first, second)
 
 
 @pytest.mark.parametrize(
-    ("broken", "expected"),
+    ("fault", "expected"),
     [
-        (Downhill, {"single_step_stronger": "fault", "chance_not_reached": "fault",
-                    "gradient_free_stronger": "fault"}),
-        (Hesitant, {"not_converged": "warning", "loss_still_rising": "warning"}),
-        (Forgetful, {"silent_success": "fault"}),
-        (AfraidOfHeights, {"not_monotone": "fault", "chance_not_reached": "fault"}),
+        ("", {}),
+        ("downhill", {"single_step_stronger": "fault", "chance_not_reached": "fault",
+                      "gradient_free_stronger": "fault"}),
+        ("hesitant", {"not_converged": "warning", "loss_still_rising": "warning"}),
+        ("fickle", {"not_converged": "warning"}),
+        ("forgetful", {"silent_success": "fault"}),
+        ("afraid of heights", {"not_monotone": "fault", "chance_not_reached": "fault"}),
     ],
 )  # fmt: skip
-def test_a_broken_attack_is_found_out(broken, expected, honest, trained, test, monkeypatch):
+def test_a_broken_attack_is_found_out(fault, expected, build, test, monkeypatch):
     """On an honest model: it is the attack that these checks judge."""
-    monkeypatch.setattr(attack_checks, "PGD", broken)
-    honest.set_weights(trained)
-    assert expected.items() <= wrong(check(honest, test)).items()
-
-
-def test_an_attack_that_hangs_on_luck_is_found_out_by_another_attempt(
-    honest, trained, test, monkeypatch
-):
-    """More steps of the same attempt do nothing for the half that has had no luck."""
-    monkeypatch.setattr(attack_checks, "PGD", Fickle)
-    honest.set_weights(trained)
-    finding = check(honest, test)["not_converged"]
-    assert finding.verdict == "warning"
-    assert finding.measured > 0.1
-    assert "Twice the steps fool the model on another 0 % of the examples" in finding.meaning
-
-
-def test_the_same_seed_gives_the_same_findings(honest, trained, test):
-    honest.set_weights(trained)
-    first, second = (diagnostics.check(honest, *test, EPSILON, seed=3) for _ in range(2))
-    assert first == second
+    monkeypatch.setattr(attack_checks, "PGD", Broken)
+    Broken.fault.assign(fault)
+    findings = check_attacks(build(), test)
+    found = wrong(findings)
+    assert expected.items() <= found.items()
+    assert fault or found == {}
+    if fault == "fickle":  # more steps of the same attempt do nothing for who has had no luck
+        finding = findings["not_converged"]
+        assert finding.measured > 0.1
+        assert "Twice the steps fool the model on another 0 % of the examples" in finding.meaning
 
 
 def test_the_budget_of_passes_is_kept():
@@ -423,11 +444,11 @@ def test_one_example_is_no_difference(share, n, expected):
         ({"batch_size": 0}, "`batch_size`"),
         ({"bounds": (1, 0)}, "`bounds`"),
         ({"images": np.zeros((1, 28, 28, 1), "float32"), "labels": [0]}, "at least two"),
-        ({"labels": np.full(120, 10)}, "class numbers from 0 to 9"),
-        ({"images": np.zeros((120, 28, 28, 1), "uint8")}, "floating point"),
+        ({"labels": np.full(100, 10)}, "class numbers from 0 to 9"),
+        ({"images": np.zeros((100, 28, 28, 1), "uint8")}, "floating point"),
     ],
 )
-def test_bad_input(honest, test, changes, message):
+def test_bad_input(switched, test, changes, message):
     arguments = {"images": test[0], "labels": test[1], "epsilon": EPSILON, **changes}
     with pytest.raises(ValueError, match=message):
-        diagnostics.check(honest, **arguments)
+        diagnostics.check(switched, **arguments)
