@@ -11,7 +11,7 @@ import keras
 import numpy as np
 from keras import layers
 
-from hr_keras import HRLoss, metrics
+from hr_keras import HRLoss, losses, metrics
 
 ALPHA = 3.0
 KINDS = (
@@ -49,8 +49,21 @@ def cases():
     }
 
 
+def comparators():
+    """Value and gradient of the other losses on one case, by the name of their class."""
+    _, from_logits, *arguments = cases()["integer, weighted, logits, 3.0"]
+    names = [name for name in losses.__all__ if name != "HRLoss"]
+    return {
+        name: _value_and_gradient(getattr(losses, name)(from_logits=from_logits), *arguments)
+        for name in names
+    }
+
+
 def value_and_gradient(alpha, from_logits, labels, outputs, weights):
-    loss = HRLoss(alpha, from_logits=from_logits)
+    return _value_and_gradient(HRLoss(alpha, from_logits=from_logits), labels, outputs, weights)
+
+
+def _value_and_gradient(loss, labels, outputs, weights):
     value, gradient = _differentiated(lambda outputs: loss(labels, outputs, weights), outputs)
     return float(keras.ops.convert_to_numpy(value)), np.asarray(gradient).tolist()
 
@@ -160,6 +173,7 @@ def everything():
     found = {
         "backend": keras.backend.backend(),
         "differentiated": {name: value_and_gradient(*case) for name, case in cases().items()},
+        "comparators": comparators(),
         "trained": {name: trained(*problem) for name, problem in trainings().items()},
     }
     if found["backend"] != "tensorflow":

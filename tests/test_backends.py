@@ -94,6 +94,15 @@ def test_value_and_gradient_equal_the_reference(backend, name):
     assert_same(gradient if from_logits else gradient * outputs, expected_gradient)
 
 
+@pytest.mark.parametrize("backend", OTHERS)
+def test_the_losses_that_hr_is_compared_with_equal_those_on_tensorflow(backend):
+    found, tensorflow = (computed(name)["comparators"] for name in (backend, "tensorflow"))
+    assert len(tensorflow) == 6
+    for name in tensorflow:
+        for ours, theirs in zip(found[name], tensorflow[name], strict=True):
+            assert_same(ours, theirs)
+
+
 @pytest.mark.parametrize("name", on_backend.trainings())
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_training_with_weights_and_masks_equals_the_reference(backend, name):

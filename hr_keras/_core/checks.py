@@ -49,17 +49,32 @@ def check_batch_size(batch_size: Any) -> int:
     return check_count("batch_size", batch_size)
 
 
-def check_alpha(alpha: Any) -> float:
-    """Returns `alpha` as a float if it is a finite number greater than 1.
+def check_number(
+    argument: str,
+    value: Any,
+    above: float = -math.inf,
+    least: float = -math.inf,
+    most: float = math.inf,
+) -> float:
+    """Returns `value` as a float if it is a finite number > `above`, ≥ `least` and ≤ `most`.
 
     Raises:
         ValueError: If it is not.
     """
-    if not (isinstance(alpha, numbers.Real) and 1 < float(alpha) < math.inf):
+    number = isinstance(value, numbers.Real) and math.isfinite(value)
+    if not (number and above < float(value) and least <= float(value) <= most):
+        limits = {"greater than": above, "at least": least, "at most": most}
+        said = [f"{words} {limit:g}" for words, limit in limits.items() if math.isfinite(limit)]
         raise ValueError(
-            f"`alpha` must be a finite number greater than 1. Received: alpha={alpha!r}"
+            f"`{argument}` must be {' '.join(['a finite number', ' and '.join(said)]).strip()}. "
+            f"Received: {argument}={value!r}"
         )
-    return float(alpha)
+    return float(value)
+
+
+def check_alpha(alpha: Any) -> float:
+    """Returns `alpha` as a float, or raises a ValueError unless it is finite and above 1."""
+    return check_number("alpha", alpha, above=1)
 
 
 def check_epsilon(epsilon: Any) -> float:

@@ -254,6 +254,27 @@ def hr_risk_from(statistics: Tensor, alpha: float) -> Tensor:
     return entropy + renyi
 
 
+def renyi_from(statistics: Tensor, alpha: float) -> Tensor:
+    """Computes the Rényi term R alone from the statistics of shards, `(shards, 5)` → scalar."""
+    return entropy_and_divergence(combine_statistics(statistics), alpha)[1]
+
+
+def mean_statistics(values: Tensor, weights: Tensor) -> Tensor:
+    """Computes (Σ w·v, Σ w) `(2,)` of a shard. Values of weight 0 are ignored, whatever they are.
+
+    Args:
+        values: `(n,)`.
+        weights: `(n,)`, not negative.
+    """
+    return ops.stack([ops.sum(weights * ops.where(weights > 0, values, 0.0)), ops.sum(weights)])
+
+
+def mean_from(statistics: Tensor) -> Tensor:
+    """Computes Σ w·v / Σ w from `mean_statistics` of shards; 0 if all weights are 0."""
+    total = ops.sum(statistics[:, 1])
+    return ops.sum(statistics[:, 0]) / ops.where(total > 0, total, 1.0)
+
+
 def hr_risk(labels: Tensor, log_q: Tensor, alpha: float, weights: Tensor | None = None) -> Tensor:
     """Computes the HR loss of a batch: conditional entropy plus Rényi divergence.
 

@@ -134,6 +134,28 @@ def bounds(options: Options) -> None:
 
 
 @add_command
+def saturation(
+    options: Options,
+    examples: Annotated[
+        Optional[int], typer.Option(help="Number of test images, the first; by default all.")
+    ] = None,
+) -> None:
+    """FGSM against the scale of the logits: how much "robustness" a multiplication buys."""
+    from hr_keras.experiments.confidence import measure_saturation
+    from hr_keras.experiments.results import saturation as slice_
+
+    if examples is not None:
+        check_count("examples", examples)
+    run_experiment(
+        options,
+        options.plan_table(),
+        slice_.write,
+        slice_.check_epsilons,
+        lambda folder: measure_saturation(folder, examples, options.data_dir),
+    )
+
+
+@add_command
 def alpha(
     options: Options,
     alpha: Annotated[

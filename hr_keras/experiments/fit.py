@@ -27,7 +27,7 @@ def train_model(
         checkpoint: Is restored, and written after each epoch.
 
     Returns:
-        The trained classifier.
+        The trained classifier, as its method finishes it.
     """
     classifier, trained = build_model(protocol, method, seed, data)
     checkpoint.restore(trained)
@@ -36,7 +36,8 @@ def train_model(
     if done < protocol.epochs:
         during = [*_make_attack_callbacks(protocol, data.validation), checkpoint]
         fit_model(trained, data, protocol.batch_size, seed, done, protocol.epochs, during)
-    return classifier
+    # Never in a checkpoint: training that resumes after its last epoch comes here once more.
+    return get_method(method).finish_model(classifier, protocol)
 
 
 def build_model(

@@ -25,6 +25,8 @@ class Method:
         make_loss: Makes the Keras loss that the model is compiled with, from a `Protocol`.
         wrap_model: Makes the model that is compiled and trained, from the classifier and a
             `Protocol`; by default it is the classifier.
+        finish_model: Makes the model that is measured and saved, from the trained classifier and
+            a `Protocol`; by default it is the classifier.
 
     Example:
 
@@ -51,6 +53,21 @@ class Method:
     colour: str
     make_loss: "Callable[[Any], keras.losses.Loss]"
     wrap_model: "Callable[[keras.Model, Any], keras.Model]" = _keep_model
+    finish_model: "Callable[[keras.Model, Any], keras.Model]" = _keep_model
+
+
+def _scale_logits(model: Any, protocol: Any) -> Any:
+    from hr_keras.experiments.logit_scale import scale_logits
+
+    return scale_logits(model, LOGIT_FACTOR)
+
+
+def _make_loss(name: str, **arguments: Any) -> "keras.losses.Loss":
+    """Makes a loss of this package, which must not be imported before there is one to make."""
+    from hr_keras import losses
+
+    loss: keras.losses.Loss = getattr(losses, name)(**arguments)
+    return loss
 
 
 def _make_cross_entropy(protocol: Any) -> "keras.losses.Loss":
@@ -59,16 +76,39 @@ def _make_cross_entropy(protocol: Any) -> "keras.losses.Loss":
     return keras.losses.SparseCategoricalCrossentropy()
 
 
-def _make_hr_loss(protocol: Any) -> "keras.losses.Loss":
-    from hr_keras.losses import HRLoss
+LOGIT_FACTOR = 16.0  # of `ce_scaled`: a power of 2, which rounds nothing
 
-    return HRLoss(protocol.alpha)
-
-
+# The colours can be told apart with red-green blindness: Okabe & Ito's, a brown and a grey.
 METHODS: dict[str, Method] = {
-    "ce": Method("ce", "CE", "#0072B2", _make_cross_entropy),
-    "hr": Method("hr", "HR", "#D55E00", _make_hr_loss),
-}
+    method.name: method
+    for method in (
+        Method("ce", "CE", "#0072B2", _make_cross_entropy),
+        Method("hr", "HR", "#D55E00", lambda run: _make_loss("HRLoss", alpha=run.alpha)),
+        Method(
+            "ce_entropy", "CE + H", "#E69F00",
+            lambda run: _make_loss("EntropyRegularizedCrossEntropy", weight=1.0),
+        ),
+        Method("renyi", "Rényi", "#009E73", lambda run: _make_loss("RenyiLoss", alpha=run.alpha)),
+        Method(
+            "confidence_penalty", "CE − 0.1 H", "#56B4E9",
+            lambda run: _make_loss("EntropyRegularizedCrossEntropy", weight=-0.1),
+        ),
+        Method(
+            "label_smoothing", "label smoothing", "#CC79A7",
+            lambda run: _make_loss("SmoothedCrossEntropy", smoothing=0.1),
+        ),
+        Method("focal", "focal", "#661100", lambda run: _make_loss("FocalCrossEntropy", gamma=2.0)),
+        Method(
+            "gce", "GCE", "#F0E442", lambda run: _make_loss("GeneralizedCrossEntropy", order=0.7)
+        ),
+        Method("rce", "RCE", "#000000", lambda run: _make_loss("ReverseCrossEntropy")),
+        # The null model: the decisions and the true robustness of CE, and more confidence.
+        Method(
+            "ce_scaled", f"CE × {LOGIT_FACTOR:g}", "#BBBBBB", _make_cross_entropy,
+            finish_model=_scale_logits,
+        ),
+    )
+}  # fmt: skip
 
 BUILT_IN = tuple(METHODS)  # known in every process; what users add is known in theirs only
 

@@ -79,6 +79,56 @@ class ErrorTerms:
 
 
 @dataclasses.dataclass(frozen=True)
+class Confidence:
+    """How certain one model is on the test split, and what PGD leaves of its accuracy.
+
+    Args:
+        examples: How many test images.
+        mean_confidence: Mean of the largest probability.
+        median_logit_gap: Median of the largest logit minus the second largest.
+        high_logit_gap: 90 % quantile of it.
+        log_loss: Mean of −log q(y), the negative log-likelihood, in nats.
+        calibration_error: Expected calibration error, 15 bins.
+        pgd: Pairs (ε, accuracy) under PGD on the margin, 20 steps.
+        pgd_examples: How many test images PGD is made on, the first.
+    """
+
+    examples: int
+    mean_confidence: float
+    median_logit_gap: float
+    high_logit_gap: float
+    log_loss: float
+    calibration_error: float
+    pgd: tuple[tuple[float, float], ...]
+    pgd_examples: int
+
+
+@dataclasses.dataclass(frozen=True)
+class ScaledAccuracy:
+    """Accuracy of one model under FGSM with CE after its logits are multiplied by a factor.
+
+    Args:
+        factor: c.
+        wanted_confidence: Mean confidence that c was chosen for; `None` for a c of the grid.
+        mean_confidence: With the multiplied logits.
+        through: As in `Accuracy`.
+        epsilon: As in `Accuracy`.
+        examples: How many test images, the first.
+        accuracy: Share of them that is classified correctly.
+        zero_gradient_share: Share of them whose gradient is exactly zero.
+    """
+
+    factor: float
+    wanted_confidence: float | None
+    mean_confidence: float
+    through: str
+    epsilon: float
+    examples: int
+    accuracy: float
+    zero_gradient_share: float
+
+
+@dataclasses.dataclass(frozen=True)
 class Result:
     """One trained model and everything measured on it.
 
@@ -93,6 +143,8 @@ class Result:
         error_terms: For each split; empty as `confusions`.
         seconds: Time for training and measuring.
         versions: What it was made with, see `hr_keras._core.runtime.collect_versions`.
+        confidence: On the test split; `None` if it was never measured.
+        saturation: For each factor, route and ε; empty until `hr-keras saturation` measures it.
     """
 
     method: str
@@ -104,6 +156,8 @@ class Result:
     error_terms: tuple[ErrorTerms, ...]
     seconds: float
     versions: dict[str, Any]
+    confidence: Confidence | None = None
+    saturation: tuple[ScaledAccuracy, ...] = ()
 
     def to_json(self) -> str:
         """Returns the result as a JSON text."""
@@ -117,7 +171,10 @@ class Result:
             ValueError: If a part is missing, unknown or of another type.
         """
         try:
-            result: Result = decode(cls, json.loads(text), "it")
+            values = json.loads(text)
+            if isinstance(values, dict):  # saved before these were measured, without the model
+                values = {"confidence": None, "saturation": []} | values
+            result: Result = decode(cls, values, "it")
         except RecursionError:
             raise ValueError("it is nested too deeply") from None
         if len({len(values) for values in result.history.values()}) > 1:

@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from hr_keras._core import files
 from hr_keras.experiments.protocol import Protocol
-from hr_keras.experiments.result import Accuracy, ErrorTerms, Result
+from hr_keras.experiments.result import (
+    Accuracy,
+    Confidence,
+    ErrorTerms,
+    Result,
+    ScaledAccuracy,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -202,6 +208,31 @@ class RunFolder:
         ]
         columns = ["split", "examples", "classes", "label_smoothing", "quantity", "alpha", "value"]
         return _frame(rows, columns)
+
+    def confidences(self) -> "pd.DataFrame":
+        """Returns a row for each model on which confidence was measured.
+
+        Columns: dataset, method, realization, and those of `Confidence`.
+        """
+        rows = [
+            self._identity(result) | dataclasses.asdict(result.confidence)
+            for result in self.results()
+            if result.confidence is not None
+        ]
+        return _frame(rows, [field.name for field in dataclasses.fields(Confidence)])
+
+    def saturation(self) -> "pd.DataFrame":
+        """Returns a row for each model, factor of its logits, route and ε.
+
+        Columns: dataset, method, realization, and those of `ScaledAccuracy`.
+        """
+        rows = [
+            self._identity(result) | dataclasses.asdict(scaled)
+            for result in self.results()
+            for scaled in result.saturation
+        ]
+        found = _frame(rows, [field.name for field in dataclasses.fields(ScaledAccuracy)])
+        return found.astype({"wanted_confidence": "float64"})
 
     def _identity(self, result: Result) -> dict[str, Any]:
         return {

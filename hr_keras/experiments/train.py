@@ -22,6 +22,7 @@ from hr_keras._core.runtime import collect_versions, count_processors
 from hr_keras.datasets import Dataset
 from hr_keras.experiments import measure, pipeline, workers
 from hr_keras.experiments.checkpoint import Checkpoint
+from hr_keras.experiments.confidence import measure_confidence
 from hr_keras.experiments.fit import train_model
 from hr_keras.experiments.methods import BUILT_IN, get_method
 from hr_keras.experiments.protocol import Protocol
@@ -198,6 +199,7 @@ def _measure_on_test(protocol: Protocol, model: keras.Model, data: Dataset) -> d
     return {
         "confusions": measure.measure_confusions(protocol, model, data.test),
         "error_terms": measure.measure_all_error_terms(protocol, model, data),
+        "confidence": measure_confidence(protocol, model, data.test),
     }
 
 

@@ -12,7 +12,7 @@ from hr_keras._core.rendering import (
     format_share,
     plain_text,
 )
-from hr_keras.experiments.results import convergence, strong_attacks
+from hr_keras.experiments.results import confidence, convergence, strong_attacks
 from hr_keras.experiments.results.paper_numbers import (
     PAPER_COLUMNS,
     describe_changes,
@@ -107,6 +107,7 @@ def write(folders: list[RunFolder], path: pathlib.Path, baseline: str | None = N
     """
     for folder in folders:
         convergence.write_figure(folder)
+        confidence.write(folder)
         if folder.path != path:
             _write_tables(folder.path, [folder], baseline)
     return _write_tables(path, folders, baseline)
@@ -160,6 +161,7 @@ def markdown(
     for folder, one, other in zip(folders, found, compared, strict=True):
         base = choose_baseline(folder.protocol, baseline)
         sections += strong_attacks.describe_stronger(folder, one, other, base)
+        sections += confidence.describe(folder)
     sections.append(
         "\n".join(
             f"{f'- {name}: ' if len(names) > 1 else ''}"

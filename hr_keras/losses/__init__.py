@@ -1,22 +1,33 @@
-"""`HRLoss`: conditional entropy + Rényi divergence as a Keras loss."""
+"""`HRLoss`, its second term alone, and the losses it is compared with, as Keras losses."""
 
-from typing import Any, Literal
+from typing import Any
 
 import keras
 
-from hr_keras._core import information, replicas
+from hr_keras._core import information
 from hr_keras._core.checks import check_alpha
-from hr_keras._core.loss_inputs import prepare_inputs
+from hr_keras.losses._batch_loss import BatchLoss, Reduction
+from hr_keras.losses._cross_entropies import (
+    EntropyRegularizedCrossEntropy,
+    FocalCrossEntropy,
+    GeneralizedCrossEntropy,
+    ReverseCrossEntropy,
+    SmoothedCrossEntropy,
+)
 
-__all__ = ["HRLoss"]
-
-Reduction = Literal["sum_over_batch_size", "mean", "mean_with_sample_weight"]
-
-_REDUCTIONS = ("sum_over_batch_size", "mean", "mean_with_sample_weight")
+__all__ = [
+    "EntropyRegularizedCrossEntropy",
+    "FocalCrossEntropy",
+    "GeneralizedCrossEntropy",
+    "HRLoss",
+    "RenyiLoss",
+    "ReverseCrossEntropy",
+    "SmoothedCrossEntropy",
+]
 
 
 @keras.saving.register_keras_serializable(package="hr_keras")
-class HRLoss(keras.losses.Loss):
+class HRLoss(BatchLoss):
     """Computes the HR loss: entropy of the softmax plus Rényi divergence, in nats.
 
     ```
@@ -87,40 +98,66 @@ class HRLoss(keras.losses.Loss):
         name: str = "hr_loss",
         dtype: str | None = None,
     ) -> None:
-        if reduction not in _REDUCTIONS:
-            raise ValueError(
-                f"`reduction` must be one of {_REDUCTIONS}: the HR loss is one number for "
-                f"the whole batch. Received: reduction={reduction!r}"
-            )
-        super().__init__(name=name, reduction=reduction, dtype=dtype)
+        super().__init__(from_logits, reduction, name, dtype)
         self.alpha = check_alpha(alpha)
-        self.from_logits = from_logits
-        self._given_dtype = None if dtype is None else self.dtype
 
-    def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
-        replicas.refuse_unsupported()
-        with keras.name_scope(self.name):
-            labels, log_q, weights = prepare_inputs(
-                y_true, y_pred, sample_weight, self.from_logits, self._given_dtype
-            )
-            # One row per replica: the expectation is over the global batch.
-            rows = replicas.gather_rows(
-                information.hr_statistics(labels, log_q, self.alpha, weights)
-            )
-            # Keras sums the gradients of the replicas, so each returns its share of the loss.
-            return information.hr_risk_from(rows, self.alpha) / replicas.replica_count()
-
-    def call(self, y_true: Any, y_pred: Any) -> Any:
-        """Computes the loss of each example as a batch of one, H + r/(α−1): `(n,)`."""
-        labels, log_q, _ = prepare_inputs(
-            y_true, y_pred, from_logits=self.from_logits, dtype=self._given_dtype
-        )
+    def _per_example(self, labels: Any, log_q: Any) -> Any:
         return information.hr_per_example(labels, log_q, self.alpha)
 
+    def _statistics(self, labels: Any, log_q: Any, weights: Any) -> Any:
+        return information.hr_statistics(labels, log_q, self.alpha, weights)
+
+    def _from_statistics(self, rows: Any) -> Any:
+        return information.hr_risk_from(rows, self.alpha)
+
     def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "alpha": self.alpha,
-            "from_logits": self.from_logits,
-            "dtype": self._given_dtype,
-        }
+        return {**super().get_config(), "alpha": self.alpha}
+
+
+@keras.saving.register_keras_serializable(package="hr_keras")
+class RenyiLoss(HRLoss):
+    """Computes the second term of the HR loss alone: the Rényi divergence, in nats.
+
+    ```
+    loss = 1/(α−1) · log Σ_i w_i exp(r_i)
+    ```
+
+    with r and w as in `HRLoss`. For class numbers this is the tilted cross-entropy of TERM with
+    tilt t = α − 1. It grows with α, from mean cross-entropy (α → 1) to that of the worst example
+    of the batch (α → ∞).
+
+    Args:
+        alpha: Order of the Rényi divergence, greater than 1. Default 1.6.
+        from_logits: As in `HRLoss`.
+        reduction: As in `HRLoss`.
+        name: Name of the loss. Default `"renyi_loss"`.
+        dtype: As in `HRLoss`.
+
+    References:
+        - Li, Beirami, Sanjabi & Smith 2021, "Tilted Empirical Risk Minimization"
+
+    Example:
+
+    ```python
+    from hr_keras.losses import RenyiLoss
+
+    model.compile("sgd", loss=RenyiLoss(alpha=1.6))
+    model.fit(x_train, y_train, verbose=0)
+    ```
+    """
+
+    def __init__(
+        self,
+        alpha: float = 1.6,
+        from_logits: bool = False,
+        reduction: Reduction = "sum_over_batch_size",
+        name: str = "renyi_loss",
+        dtype: str | None = None,
+    ) -> None:
+        super().__init__(alpha, from_logits, reduction, name, dtype)
+
+    def _per_example(self, labels: Any, log_q: Any) -> Any:
+        return information.renyi_exponent(labels, log_q, self.alpha) / (self.alpha - 1.0)
+
+    def _from_statistics(self, rows: Any) -> Any:
+        return information.renyi_from(rows, self.alpha)
