@@ -69,7 +69,9 @@ def test_colours_can_be_told_apart(sight):
 @pytest.fixture(scope="module")
 def tiny(digits):
     train, validation, test = (datasets.Split(*(a[:200] for a in split)) for split in digits)
-    protocol = from_preset("quick", epochs=2, learning_rate=0.1, methods=tuple(METHODS))
+    protocol = from_preset(
+        "quick", epochs=2, attack_every=9, learning_rate=0.1, methods=tuple(METHODS)
+    )
     return protocol, digits._replace(train=train, validation=validation, test=test)
 
 

@@ -52,6 +52,9 @@ def rows(folder: RunFolder) -> pd.DataFrame:
     """
     found = folder.saturation().rename(columns={"factor": "mean_factor"})
     found["factor"] = found["mean_factor"].where(found["wanted_confidence"].isna())
+    found = found.sort_values(
+        "through", key=lambda column: column.map(list(ROUTE_LABELS).index), kind="stable"
+    )
     keys = ["dataset", "method", "through", "epsilon", "wanted_confidence", "factor", "examples"]
     means = found.groupby(keys, sort=False, dropna=False)
     others = means[["mean_confidence", "mean_factor", "zero_gradient_share"]].mean()
@@ -69,15 +72,18 @@ def _layout_scales(found: pd.DataFrame, epsilon: float) -> pd.DataFrame:
 
 
 def _layout_equal_confidence(found: pd.DataFrame) -> pd.DataFrame:
-    """A row for each confidence and ε, two columns for each method."""
-    equal = found[found["wanted_confidence"].notna()]
+    """A row for each confidence, ε and method, a column for each route."""
+    keys = ["wanted_confidence", "epsilon", "method"]
+    equal = found[found["wanted_confidence"].notna()].sort_values(keys[:2], kind="stable")
     return pd.DataFrame(
-        {"mean confidence": f"{confidence:g}", "ε": f"{epsilon:g}"}
-        | {
-            f"{label_method(row.method)} × c, {ROUTE_LABELS[row.through]}": _format(row)
-            for row in group.itertuples()
+        {
+            "mean confidence": f"{confidence:g}",
+            "ε": f"{epsilon:g}",
+            "trained with": label_method(method),
+            "c": f"{group['mean_factor'].iloc[0]:.3g}",
         }
-        for (confidence, epsilon), group in equal.groupby(["wanted_confidence", "epsilon"])
+        | {ROUTE_LABELS[row.through]: _format(row) for row in group.itertuples()}
+        for (confidence, epsilon, method), group in equal.groupby(keys, sort=False)
     )
 
 
@@ -103,12 +109,13 @@ def markdown(folder: RunFolder, found: pd.DataFrame) -> str:
         title = f"## Accuracy under FGSM with CE at ε = {epsilon:g}"
         sections += [title, _layout_scales(found, epsilon)]
     sections += [
-        "In brackets: the share of test images whose gradient is exactly zero. Exact FGSM may "
-        "change a little with c: CE weighs the wrong classes by their probabilities.",
+        "In brackets: the share of test images whose gradient is exactly zero. Exact FGSM changes "
+        "with c too, because CE weighs the wrong classes by their probabilities: at a large c it "
+        "attacks the likeliest of them.",
         "## At equal mean confidence",
         _layout_equal_confidence(found),
-        "The logits of every model are multiplied so that all have the same mean confidence on the "
-        "test images, then attacked.",
+        "The logits of each model are multiplied by the c that gives this mean confidence on the "
+        "test images, then attacked. Shown is the mean c.",
         f"{int(found['examples'].max()):,} test images. "
         + describe_errors(int(found["realizations"].max())),
         NOTES.get(folder.protocol.dataset, ""),
