@@ -133,7 +133,7 @@ def test_the_resnet_presets_run_end_to_end(name, prepared, tmp_path):
 
 
 WRITES = {"table": "table", "figure": "convergence", "confusion": "confusion", "bounds": "bounds",
-          "alpha": "alpha"}  # fmt: skip
+          "saturation": "saturation", "alpha": "alpha"}  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ def test_every_drawing_command_trains_and_draws_again(file, tmp_path):
             assert {f"{stem}.md", f"{stem}.csv", f"{stem}.tex"} <= {
                 p.name for p in folder.iterdir()
             }
-    assert {f"{stem}.{end}" for stem in ("figure", "confusion", "bounds")
+    assert {f"{stem}.{end}" for stem in ("figure", "confusion", "bounds", "saturation")
             for end in ("png", "svg")} <= {path.name for path in folder.iterdir()}  # fmt: skip
     unknown = invoke("confusion", "--output", folder, "--epsilon", 0.2)
     assert "`epsilon` must be one of" in str(unknown.exception)

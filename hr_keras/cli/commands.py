@@ -137,7 +137,8 @@ def bounds(options: Options) -> None:
 def saturation(
     options: Options,
     examples: Annotated[
-        Optional[int], typer.Option(help="Number of test images, the first; by default all.")
+        Optional[int],
+        typer.Option(help="Number of test images, the first; by default as before, or all."),
     ] = None,
 ) -> None:
     """FGSM against the scale of the logits: how much "robustness" a multiplication buys."""

@@ -118,18 +118,18 @@ def measure_saturation(
 
     Args:
         folder: A run folder whose models are trained.
-        examples: How many test images, the first; `None` for all, or as many as before.
+        examples: How many test images, the first; `None` for as many as before, or all.
         data_dir: Folder of the data sets, see `datasets.load`.
 
     Raises:
         ValueError: If a model is missing, or its logits come from another layer than a `Dense`.
     """
-    protocol = folder.protocol
-    for result in folder.results():
-        done = result.saturation[0].examples if result.saturation else 0
+    protocol, results = folder.protocol, folder.results()
+    before = [result.saturation[0].examples for result in results if result.saturation]
+    for result in results:
         size = result.accuracies[0].examples
-        count = min(examples or done or size, size)
-        if count == done:
+        count = min(examples or max(before, default=size), size)
+        if result.saturation and result.saturation[0].examples == count:
             continue
         model = load_trained_model(folder, result.method, result.realization)
         test = datasets.load(protocol.dataset, protocol.validation, result.seed, data_dir).test
