@@ -254,11 +254,6 @@ def hr_risk_from(statistics: Tensor, alpha: float) -> Tensor:
     return entropy + renyi
 
 
-def renyi_from(statistics: Tensor, alpha: float) -> Tensor:
-    """Computes the Rényi term R alone from the statistics of shards, `(shards, 5)` → scalar."""
-    return entropy_and_divergence(combine_statistics(statistics), alpha)[1]
-
-
 def mean_statistics(values: Tensor, weights: Tensor) -> Tensor:
     """Computes (Σ w·v, Σ w) `(2,)` of a shard. Values of weight 0 are ignored, whatever they are.
 

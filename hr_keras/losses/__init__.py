@@ -160,4 +160,5 @@ class RenyiLoss(HRLoss):
         return information.renyi_exponent(labels, log_q, self.alpha) / (self.alpha - 1.0)
 
     def _from_statistics(self, rows: Any) -> Any:
-        return information.renyi_from(rows, self.alpha)
+        whole = information.combine_statistics(rows)
+        return information.entropy_and_divergence(whole, self.alpha)[1]
