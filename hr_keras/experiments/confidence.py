@@ -51,10 +51,9 @@ def measure_confidence(protocol: Protocol, model: keras.Model, split: Split) -> 
 def _attack_with_pgd(
     protocol: Protocol, model: keras.Model, images: np.ndarray, labels: np.ndarray
 ) -> Iterator[tuple[float, float]]:
-    for epsilon in protocol.epsilons:
-        if epsilon > 0:
-            attack = PGD(epsilon, "margin", n_iter=20)
-            yield epsilon, evaluation.robust_accuracy(model, images, labels, attack).worst_case
+    for epsilon in protocol.attack_epsilons:
+        attack = PGD(epsilon, "margin", n_iter=20)
+        yield epsilon, evaluation.robust_accuracy(model, images, labels, attack).worst_case
 
 
 def compute_mean_confidence(log_q: np.ndarray, factor: float = 1.0) -> float:
@@ -147,7 +146,7 @@ def _attack_scaled(
     weights = layer.get_weights()
     wanted: list[tuple[float | None, float | None]] = [(factor, None) for factor in FACTORS]
     wanted += [(find_factor(log_q, confidence), confidence) for confidence in CONFIDENCES]
-    epsilons = tuple(epsilon for epsilon in protocol.epsilons if epsilon > 0)
+    epsilons = protocol.attack_epsilons
     for factor, confidence in wanted:
         if factor is None:
             continue
