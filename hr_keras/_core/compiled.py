@@ -8,6 +8,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from hr_keras._core import replicas
+
 _COMPILED: weakref.WeakKeyDictionary[keras.Model, dict[Any, Any]] = weakref.WeakKeyDictionary()
 
 
@@ -36,10 +38,13 @@ def separate(function: Callable[..., Any]) -> Any:
     """Makes a function a separate one in compiled code.
 
     TensorFlow then optimises it separately: the same model passes written into the body of a
-    loop took 1.6 times as long.
+    loop took 1.6 times as long. Not in a replica: replicas cannot exchange the sums of a
+    synchronised layer inside another function.
     """
     import tensorflow as tf
 
+    if replicas.replica_count() > 1:
+        return function
     return tf.function(function, autograph=False, experimental_attributes={"_noinline": True})
 
 

@@ -1,6 +1,7 @@
-"""Training under every synchronous `tf.distribute` strategy."""
+"""Training under every synchronous `tf.distribute` strategy, and adversarial training."""
 
 from hr_keras._core.checks import STRATEGIES
+from hr_keras.training.adversarial import MART, TRADES, AdversarialTraining
 from hr_keras.training.multi_worker import fit
 from hr_keras.training.strategy import (
     any_worker,
@@ -12,7 +13,10 @@ from hr_keras.training.strategy import (
 )
 
 __all__ = [
+    "MART",
     "STRATEGIES",
+    "TRADES",
+    "AdversarialTraining",
     "any_worker",
     "check_strategy",
     "fit",
