@@ -39,6 +39,7 @@ def check(
     | `nonfinite_gradients` | gradients are infinite or NaN |
     | `rough_loss` | noise of size ε/10 changes the margin a lot |
     | `single_step_stronger` | accuracy under a single step is lower than under PGD |
+    | `catastrophic_overfitting` | many examples withstand a single step and not PGD |
     | `not_monotone` | accuracy rises with ε |
     | `chance_not_reached` | PGD with half the pixel range does not reach chance |
     | `silent_success` | PGD saw an image that fools the model and returned another |

@@ -21,6 +21,7 @@ from hr_keras.diagnostics.finding import (
     not_applicable,
     predict_logits,
 )
+from hr_keras.diagnostics.overfitting import catastrophic_overfitting
 
 STEPS = 40
 # Half a point of accuracy, as in the published comparison of attacks (Croce & Hein 2020).
@@ -38,6 +39,7 @@ DRAWS = 100
 
 NAMES = (
     "single_step_stronger",
+    "catastrophic_overfitting",
     "not_monotone",
     "chance_not_reached",
     "silent_success",
@@ -102,6 +104,7 @@ class AttackChecks:
         longer, again = self._longer_and_again(robust)
         return [
             self._single_step_stronger(robust),
+            catastrophic_overfitting(self.correct.mean(), self._single_step, robust.mean()),
             self._not_monotone(accuracy),
             self._chance_not_reached(accuracy[self._large_epsilon]),
             self._silent_success(pgd, attacked, outcome, fooled),
@@ -129,9 +132,14 @@ class AttackChecks:
             still[robust] = ~np.asarray(attack.attempt(self.task.select(robust)).fooled)
         return still
 
-    def _single_step_stronger(self, robust: np.ndarray) -> Finding:
+    @cached_property
+    def _single_step(self) -> float:
+        """Accuracy under a single step."""
         step = self._pgd(self.epsilon, n_iter=1, step_size=1.0, random_start=False)
-        single, pgd = self._attack(step, self.correct).mean(), robust.mean()
+        return float(self._attack(step, self.correct).mean())
+
+    def _single_step_stronger(self, robust: np.ndarray) -> Finding:
+        single, pgd = self._single_step, robust.mean()
         meaning = (
             f"Accuracy is {format_percent(single)} under a single step and {format_percent(pgd)} "
             f"under PGD with {STEPS} steps"

@@ -24,7 +24,7 @@ OF_MODEL = {
 }  # fmt: skip
 OF_ATTACKS = {
     "not_monotone", "chance_not_reached", "single_step_stronger", "gradient_free_stronger",
-    "not_converged", "loss_still_rising", "silent_success",
+    "not_converged", "loss_still_rising", "silent_success", "catastrophic_overfitting",
 }  # fmt: skip
 
 
