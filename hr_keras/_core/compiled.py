@@ -43,7 +43,7 @@ def separate(function: Callable[..., Any]) -> Any:
     """
     import tensorflow as tf
 
-    if replicas.replica_count() > 1:
+    if replicas.in_replica():
         return function
     return tf.function(function, autograph=False, experimental_attributes={"_noinline": True})
 

@@ -53,6 +53,18 @@ def replica_count() -> int:
     return 1 if context is None else context.num_replicas_in_sync
 
 
+def in_replica() -> bool:
+    """Returns whether this code runs in a replica of a `tf.distribute` strategy, even a single one.
+
+    There, replicas exchange values neither inside a loop nor inside another `tf.function`.
+    """
+    if "tensorflow" not in sys.modules:
+        return False
+    import tensorflow as tf
+
+    return tf.distribute.has_strategy() and not tf.distribute.in_cross_replica_context()
+
+
 def replicas_in_scope() -> int:
     """Returns how many replicas a model built here has: those of the `tf.distribute` scope."""
     if "tensorflow" not in sys.modules:

@@ -62,7 +62,7 @@ def perturb(attack: PGD, model: Any, images: Any, labels: Any, keys: Any) -> Any
 
     state = attack.start(at(images, (), 0))
     loop = (tf.constant(0), tf.ensure_shape(state.point, images.shape), state.memory)
-    if attack.n_iter == 1 or replicas.replica_count() > 1:
+    if attack.n_iter == 1 or replicas.in_replica():
         # Replicas cannot exchange the sums of a synchronised layer inside a loop.
         for _ in range(attack.n_iter):
             loop = step(*loop)

@@ -169,8 +169,11 @@ def alpha(
     from hr_keras.experiments.results import alpha_search
     from hr_keras.experiments.results.tables import check_epsilon
 
-    if options.method:
-        raise ValueError("The search for α trains HR only: `--method` cannot be given.")
+    if options.method or options.train_epsilon is not None or options.train_steps is not None:
+        raise ValueError(
+            "The search for α trains HR only: `--method`, `--train-epsilon` and `--train-steps` "
+            "cannot be given."
+        )
     plan = options.plan(alpha_search.plan_search, alphas=tuple(alpha or ()))
     run_experiment(
         options,

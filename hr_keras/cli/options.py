@@ -87,6 +87,13 @@ class Options:
     learning_rate: Annotated[
         Optional[float], typer.Option(help="Of the optimizer, at the start.")
     ] = None
+    train_epsilon: Annotated[
+        Optional[float],
+        typer.Option(help="ε of the attack in adversarial training, pixels in 0 … 1."),
+    ] = None
+    train_steps: Annotated[
+        Optional[int], typer.Option(help="Steps of the attack in pgd_at and trades.")
+    ] = None
     seed: Annotated[Optional[int], typer.Option(help="Seed of the first realization.")] = None
     strategy: Annotated[
         Optional[Strategy],  # type: ignore[valid-type]
@@ -124,7 +131,13 @@ class Options:
         from hr_keras.experiments.plan import plan_runs
 
         methods = tuple(map(get_value, self.method)) if self.method else None
-        return self.plan(plan_runs, alpha=self.alpha, methods=methods)
+        return self.plan(
+            plan_runs,
+            alpha=self.alpha,
+            methods=methods,
+            train_epsilon=self.train_epsilon,
+            train_steps=self.train_steps,
+        )
 
 
 def get_value(choice: Any) -> Any:

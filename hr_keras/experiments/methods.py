@@ -76,14 +76,34 @@ def _make_cross_entropy(protocol: Any) -> "keras.losses.Loss":
     return keras.losses.SparseCategoricalCrossentropy()
 
 
+def _make_hr(protocol: Any) -> "keras.losses.Loss":
+    return _make_loss("HRLoss", alpha=protocol.alpha)
+
+
+def _train_on_pgd(kind: str, **steps: Any) -> "Callable[[keras.Model, Any], keras.Model]":
+    """Wraps a model for adversarial training; without `steps` PGD makes the protocol's."""
+
+    def wrap(model: Any, protocol: Any) -> Any:
+        from hr_keras import attacks, training
+
+        attack = attacks.PGD(protocol.train_epsilon, **(steps or {"n_iter": protocol.train_steps}))
+        return getattr(training, kind)(model, attack)
+
+    return wrap
+
+
+_FAST = _train_on_pgd("AdversarialTraining", n_iter=1, step_size=1.25)  # Wong et al. 2020
+_PGD = _train_on_pgd("AdversarialTraining")
+_TRADES = _train_on_pgd("TRADES")
+
 LOGIT_FACTOR = 16.0  # of `ce_scaled`: a power of 2, which rounds nothing
 
-# The colours can be told apart with red-green blindness: Okabe & Ito's, a brown and a grey.
+# The colours can be told apart with red-green blindness: Okabe & Ito's, then Tol's.
 METHODS: dict[str, Method] = {
     method.name: method
     for method in (
         Method("ce", "CE", "#0072B2", _make_cross_entropy),
-        Method("hr", "HR", "#D55E00", lambda run: _make_loss("HRLoss", alpha=run.alpha)),
+        Method("hr", "HR", "#D55E00", _make_hr),
         Method(
             "ce_entropy", "CE + H", "#E69F00",
             lambda run: _make_loss("EntropyRegularizedCrossEntropy", weight=1.0),
@@ -107,6 +127,13 @@ METHODS: dict[str, Method] = {
             "ce_scaled", f"CE × {LOGIT_FACTOR:g}", "#BBBBBB", _make_cross_entropy,
             finish_model=_scale_logits,
         ),
+        # Adversarial training, with cross-entropy and with HR inside.
+        Method("fgsm_rs", "FGSM-RS", "#332288", _make_cross_entropy, _FAST),
+        Method("fgsm_rs_hr", "FGSM-RS, HR", "#88CCEE", _make_hr, _FAST),
+        Method("pgd_at", "PGD-AT", "#117733", _make_cross_entropy, _PGD),
+        Method("pgd_at_hr", "PGD-AT, HR", "#44AA99", _make_hr, _PGD),
+        Method("trades", "TRADES", "#882255", _make_cross_entropy, _TRADES),
+        Method("trades_hr", "TRADES, HR", "#AA4499", _make_hr, _TRADES),
     )
 }  # fmt: skip
 

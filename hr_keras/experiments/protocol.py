@@ -10,7 +10,14 @@ import pathlib
 from typing import Any, Literal, get_args
 
 from hr_keras import datasets
-from hr_keras._core.checks import STRATEGIES, StrategyName, check_alpha, check_choice, check_count
+from hr_keras._core.checks import (
+    STRATEGIES,
+    StrategyName,
+    check_alpha,
+    check_choice,
+    check_count,
+    check_epsilon,
+)
 from hr_keras._core.decode import decode
 from hr_keras.experiments.methods import check_methods
 
@@ -67,6 +74,9 @@ class Protocol:
             JPEG-recompressed"), results are shown beside the paper's. It may change in a run
             folder.
         methods: Names of methods, see `methods.METHODS`. This may grow in a run folder.
+        train_epsilon: ε of the attack in adversarial training, in L∞ and units of pixels in
+            [0, 1]. Other methods ignore it.
+        train_steps: Steps of that attack (`fgsm_rs` makes one).
 
     Raises:
         ValueError: For a value out of range.
@@ -92,13 +102,16 @@ class Protocol:
     dataset_sha256: str | None = None
     data_label: str | None = None
     methods: tuple[str, ...] = ("ce", "hr")
+    train_epsilon: float = 0.1
+    train_steps: int = 7
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "epsilons", _check_epsilons(self.epsilons))
         object.__setattr__(self, "schedule", _check_schedule(self.schedule))
         object.__setattr__(self, "methods", check_methods(self.methods))
         check_alpha(self.alpha)
-        for name in ("epochs", "batch_size", "attack_every", "realizations"):
+        check_epsilon(self.train_epsilon)
+        for name in ("epochs", "batch_size", "attack_every", "realizations", "train_steps"):
             check_count(name, getattr(self, name))
         if not 0 < self.learning_rate < math.inf:
             raise ValueError(f"`learning_rate` must be > 0. Received: {self.learning_rate}")
@@ -227,6 +240,7 @@ _SVHN = dataclasses.replace(
     batch_size=128,
     optimizer="adam",
     schedule=((80, 0.1), (120, 0.01), (160, 0.001), (180, 0.0005)),
+    train_epsilon=8 / 255,
 )
 _CIFAR10 = dataclasses.replace(_SVHN, preset="paper-cifar10", dataset="cifar10", mean_image=True)
 

@@ -129,7 +129,8 @@ class AdversarialModel(keras.Model):
     ) -> Any:
         """Computes the compiled loss, or for a pair of outputs `combine`."""
         if isinstance(y_pred, tuple):
-            return self.combine(y, *y_pred, sample_weight)
+            clean, adversarial = y_pred
+            return self.combine(y, clean, adversarial, sample_weight)
         return super().compute_loss(x, y, y_pred, sample_weight, training)
 
     def compute_metrics(
@@ -294,8 +295,9 @@ def _check_model(model: Any) -> None:
             "`model` must be a Keras classifier that is built: give it an Input, or call it once "
             f"on a batch of images. Received: {model!r}"
         )
-    if model.distribute_strategy is not tf.distribute.get_strategy():
+    here = tf.distribute.get_strategy() if tf.distribute.has_strategy() else None
+    if model._distribute_strategy is not here:
         raise ValueError(
             "Make this model in the scope of the strategy that `model` was built in. "
-            f"Received: {tf.distribute.get_strategy()} here, {model.distribute_strategy} there"
+            f"Received: {here} here, {model._distribute_strategy} there"
         )

@@ -35,7 +35,8 @@ class AdversarialTraining(AdversarialModel):
     batch: training resumes with the same bits, and replicas do not change it.
 
     While the attack runs, layers work as in training, as in the code of both papers: batch
-    normalisation uses the statistics of the attacked batch. Its moving statistics change once
+    normalisation uses the statistics of the attacked batch, through which the gradient passes: it
+    is that of the sum of the attack's objective over the batch. The moving statistics change once
     a step, in the training pass. For 0 < c < 1 clean and adversarial images make that pass
     together, and are normalised together (Kurakin et al.).
 
@@ -78,6 +79,7 @@ class AdversarialTraining(AdversarialModel):
     """
 
     attacks_in_training_mode = True
+    clean_weight: float
 
     def __init__(
         self,
@@ -112,6 +114,8 @@ class AdversarialTraining(AdversarialModel):
 
 class _WithDivergence(AdversarialModel):
     """What TRADES and MART share: β, and clean and adversarial images in every step."""
+
+    beta: float
 
     def __init__(
         self, model: keras.Model, attack: Attack, beta: float, name: str | None = None
@@ -197,7 +201,8 @@ class MART(_WithDivergence):
     """Trains a classifier on adversarial images, most on those it has wrong without an attack.
 
     ```
-    loss = L(y, f(x')) + mean_i[ −log(1 − max_{k≠y} p_k(x'_i)) + β·(1 − p_y(x_i))·KL(p(x_i) ‖ p(x'_i)) ]
+    loss = L(y, f(x')) + mean_i[ −log(1 − max_{k≠y} p_k(x'_i))
+                                 + β·(1 − p_y(x_i))·KL(p(x_i) ‖ p(x'_i)) ]
     ```
 
     with L the compiled loss, any Keras loss, and p the softmax: with cross-entropy the first two

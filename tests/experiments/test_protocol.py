@@ -76,6 +76,8 @@ def test_run_folders_are_named_by_what_differs():
         ({"seed": -1}, "seed"),
         ({"epsilons": (0.1, 0.1)}, "epsilons"),
         ({"epsilons": (-0.1,)}, "epsilons"),
+        ({"train_epsilon": -0.1}, "epsilon"),
+        ({"train_steps": 0}, "train_steps"),
         ({"strategy": "miror"}, "Did you mean 'mirrored'"),
         ({"model": "vgg"}, "vgg"),
         ({"optimizer": "lion"}, "lion"),
