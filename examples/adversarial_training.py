@@ -1,4 +1,4 @@
-"""Train a classifier that withstands attacks: HR loss on adversarial examples of each batch."""
+"""Train a classifier that withstands attacks: HR on adversarial examples of every batch."""
 
 import keras
 

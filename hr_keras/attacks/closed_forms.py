@@ -130,7 +130,7 @@ def margin(labels: Any, logits: Any) -> Any:
         values = closed_forms.margin(np.array([0]), logits)
         ```
     """
-    own, others = _split(hard_labels(labels), logits)
+    own, others = split_logits(hard_labels(labels), logits)
     return ops.max(others, axis=-1) - own
 
 
@@ -219,8 +219,8 @@ def logit_difference(labels: Any, targets: Any, logits: Any) -> Any:
         values = closed_forms.logit_difference(np.array([0]), np.array([2]), logits)
         ```
     """
-    own, _ = _split(hard_labels(labels), logits)
-    target, _ = _split(targets, logits)
+    own, _ = split_logits(hard_labels(labels), logits)
+    target, _ = split_logits(targets, logits)
     return target - own
 
 
@@ -231,7 +231,7 @@ def hard_labels(labels: Any) -> Any:
     return ops.cast(ops.argmax(labels, axis=-1), "int32")
 
 
-def _split(labels: Any, logits: Any) -> tuple[Any, Any]:
+def split_logits(labels: Any, logits: Any) -> tuple[Any, Any]:
     """Splits logits: the label's `(n,)`, and all with the label's excluded `(n, classes)`."""
     label = ops.one_hot(labels, logits.shape[-1], dtype="bool")
     own = ops.sum(ops.where(label, logits, 0.0), axis=-1)
@@ -239,5 +239,5 @@ def _split(labels: Any, logits: Any) -> tuple[Any, Any]:
 
 
 def _log_odds_against(labels: Any, logits: Any) -> tuple[Any, Any]:
-    own, others = _split(labels, logits)
+    own, others = split_logits(labels, logits)
     return ops.logsumexp(others, axis=-1) - own, others

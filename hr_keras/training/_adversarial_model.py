@@ -9,7 +9,7 @@ from keras import ops
 from hr_keras._core import information, replicas
 from hr_keras._core.logits import check_backend, classifier_output, known_logits, logits_of
 from hr_keras.attacks import FGSM, PGD, MomentumPGD, _in_graph, objectives
-from hr_keras.attacks._attack import check_images, is_correct
+from hr_keras.attacks._task import check_images, is_correct
 from hr_keras.losses import HRLoss
 
 # Attacks that can be made again from a saved configuration.

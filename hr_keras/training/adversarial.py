@@ -269,8 +269,8 @@ def mart_terms(labels: Any, log_p: Any, log_q: Any, beta: float) -> Any:
         log_q: Those of the adversarial images.
         beta: β.
     """
-    own, _ = closed_forms.label_and_other_logits(labels, log_p)
-    _, wrong = closed_forms.label_and_other_logits(labels, log_q)
-    _, others = closed_forms.label_and_other_logits(ops.argmax(wrong, axis=-1), log_q)
+    own, _ = closed_forms.split_logits(labels, log_p)
+    _, wrong = closed_forms.split_logits(labels, log_q)
+    _, others = closed_forms.split_logits(ops.argmax(wrong, axis=-1), log_q)
     boost = -ops.logsumexp(others, axis=-1)
     return boost - beta * ops.expm1(own) * kl_divergence(log_p, log_q)
