@@ -10,7 +10,7 @@ from hr_keras._core import information, replicas
 from hr_keras._core.logits import check_backend, classifier_output, known_logits, logits_of
 from hr_keras.attacks import FGSM, PGD, MomentumPGD, _in_graph, objectives
 from hr_keras.attacks._task import check_images, is_correct
-from hr_keras.losses import HRLoss
+from hr_keras.losses._batch_loss import BatchLoss
 
 # Attacks that can be made again from a saved configuration.
 _SAVED = {kind.__name__: kind for kind in (FGSM, PGD, MomentumPGD)}
@@ -154,8 +154,8 @@ class AdversarialModel(keras.Model):
     def mean(self, values: Any, sample_weight: Any) -> Any:
         """Computes this replica's share of the mean over the global batch, with sample weights.
 
-        They count as in the compiled loss: Σ w·v / n, or for `HRLoss` and the reduction
-        `"mean_with_sample_weight"` Σ w·v / Σ w.
+        They count as in the compiled loss: Σ w·v / n, or for the losses of this package and the
+        reduction `"mean_with_sample_weight"` Σ w·v / Σ w.
 
         Args:
             values: `(n,)`.
@@ -164,7 +164,7 @@ class AdversarialModel(keras.Model):
         weights = ops.ones_like(values)
         if sample_weight is not None:
             weights = ops.reshape(ops.cast(sample_weight, values.dtype), (-1,))
-        by_weight = isinstance(self.loss, HRLoss) or (
+        by_weight = isinstance(self.loss, BatchLoss) or (
             getattr(self.loss, "reduction", None) == "mean_with_sample_weight"
         )
         counts = weights if by_weight else ops.ones_like(values)

@@ -1,6 +1,5 @@
 """FGSM against the scale of the logits: how much "robustness" a multiplication buys."""
 
-import pathlib
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -147,7 +146,7 @@ def figure(folder: RunFolder) -> "Figure":
         axes.set_title(f"ε = {epsilon:g}", fontsize=10)
         axes.grid(alpha=0.3)
     drawn.supylabel("accuracy", fontsize=10)
-    name = pathlib.PurePath(folder.protocol.dataset).stem
+    name = folder.protocol.data_name
     drawn.suptitle(f"FGSM with CE, test split; dots: as trained, c = 1: {name}", parse_math=False)
     handles, labels = axes.get_legend_handles_labels()
     drawn.legend(handles, labels, loc="outside right upper", title="trained with", frameon=False)
@@ -183,12 +182,14 @@ def write(folders: list[RunFolder]) -> str:
         found = rows(folder)
         texts.append(markdown(folder, found))
         folder.write("saturation", **render_figure(figure(folder)))
+        name = folder.protocol.data_name
         tables = {
-            f"FGSM with CE at ε = {epsilon:g}, logits multiplied by c": _layout_scales(
+            f"FGSM with CE at ε = {epsilon:g}, logits multiplied by c: {name}": _layout_scales(
                 found, epsilon
             )
             for epsilon in found["epsilon"].unique()
         }
-        tables["FGSM with CE at equal mean confidence"] = _layout_equal_confidence(found)
+        title = f"FGSM with CE at equal mean confidence: {name}"
+        tables[title] = _layout_equal_confidence(found)
         write_tables(folder.path, "saturation", texts[-1], found, tables)
     return "\n".join(texts)
