@@ -4,7 +4,6 @@ import pytest
 import reference
 import tensorflow as tf
 
-from hr_keras import HRLoss
 from hr_keras._core.logits import classifier_output, known_logits
 from hr_keras.models import logits_model, mnist_cnn
 
@@ -141,26 +140,14 @@ def test_the_logits_model_follows_training_and_can_be_saved(tmp_path):
 
 def test_layers_added_later_are_seen():
     model = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten()])
-    assert classifier_output(model) == ("logits", 64, "float32")
+    assert classifier_output(model)[:3] == ("logits", 64, "float32")
     model.add(keras.layers.Dense(4, "softmax"))
-    assert classifier_output(model) == ("softmax", 4, "float32")
+    assert classifier_output(model)[:3] == ("softmax", 4, "float32")
     logits = logits_model(model)
     expected = logits(IMAGES).numpy()
     model.layers[-1].activation = keras.activations.linear
     assert classifier_output(model).kind == "logits"
     np.testing.assert_array_equal(logits(IMAGES), expected)
-
-
-def test_a_sigmoid_is_no_softmax():
-    """Keras marks the logits of a sigmoid in the same way as those of a softmax."""
-    inputs = keras.Input((8, 8, 1))
-    outputs = keras.layers.Dense(4, "sigmoid")(keras.layers.Flatten()(inputs))
-    model = keras.Model(inputs, outputs)
-    assert classifier_output(model).kind == "logits"
-    assert known_logits(model(IMAGES)) is None
-    for outputs in (model(IMAGES), model(IMAGES).numpy()):
-        with pytest.raises(ValueError, match="sum to 1"):
-            HRLoss()(np.zeros(5), outputs)
 
 
 def test_a_logits_model_can_be_exported(tmp_path):
@@ -172,8 +159,8 @@ def test_a_logits_model_can_be_exported(tmp_path):
 
 
 def test_what_is_no_classifier_is_refused():
-    one = keras.Sequential([keras.Input((8,)), keras.layers.Dense(1, "sigmoid")])
-    with pytest.raises(ValueError, match="at least 2 classes"):
+    one = keras.Sequential([keras.Input((8,)), keras.layers.Dense(1, "softmax")])
+    with pytest.raises(ValueError, match="always 1"):
         logits_model(one)
     inputs = keras.Input((8,))
     two = keras.Model(inputs, {"a": keras.layers.Dense(2)(inputs)})

@@ -1,6 +1,5 @@
-"""Logits of any Keras classifier: found behind a softmax, and `logits_model`."""
+"""Logits of any Keras classifier: found behind a softmax or sigmoid, and `logits_model`."""
 
-import sys
 import warnings
 import weakref
 from collections.abc import Hashable, Iterator
@@ -11,59 +10,15 @@ import numpy as np
 from keras import layers, ops
 
 from hr_keras._core.compiled import structure
+from hr_keras._core.model_graph import draws_random_numbers, final_activation
+from hr_keras._core.model_graph import known_logits as known_logits
 
 _Cache = weakref.WeakKeyDictionary[keras.Model, tuple[Hashable, Any]]
 _OUTPUTS: _Cache = weakref.WeakKeyDictionary()
 _TRACED: _Cache = weakref.WeakKeyDictionary()
 
-_SHAPE_ONLY_OPS = ("Identity", "Reshape", "Squeeze", "Cast")
-
-
-def known_logits(outputs: Any) -> Any | None:
-    """Returns the logits behind softmax outputs, if Keras or the TensorFlow graph knows them.
-
-    In a TensorFlow graph the `Softmax` operation names its input. Casts, reshapes and
-    identities between it and `outputs` are looked through. Outside a graph Keras attaches
-    the logits to the output of its softmax. Call this before you cast `outputs` or compute
-    with it.
-
-    Args:
-        outputs: What a model returned, `(..., classes)`.
-
-    Returns:
-        Logits of the same shape, or `None` if they are not known.
-    """
-    if _is_symbolic(outputs):
-        return _logits_in_graph(outputs)
-    logits = getattr(outputs, "_keras_logits", None)
-    # Keras attaches logits to the output of a sigmoid in the same way.
-    if logits is None or not bool(ops.all(ops.abs(ops.softmax(logits) - outputs) < 1e-2)):
-        return None
-    return logits
-
-
-def _is_symbolic(tensor: Any) -> bool:
-    if "tensorflow" not in sys.modules:
-        return False
-    import tensorflow as tf
-
-    return bool(tf.is_symbolic_tensor(tensor))
-
-
-def _logits_in_graph(outputs: Any) -> Any | None:
-    import tensorflow as tf
-
-    operation = outputs.op
-    if operation.type == "Softmax":
-        return operation.inputs[0]
-    if operation.type not in _SHAPE_ONLY_OPS:
-        return None
-    logits = _logits_in_graph(operation.inputs[0])
-    if logits is None or operation.type in ("Identity", "Cast"):
-        return logits
-    if outputs.shape[-1] != logits.shape[-1]:  # no longer one softmax per row
-        return None
-    return tf.reshape(logits, tf.shape(outputs))
+# What a dense layer or convolution without an activation ends in.
+_LINEAR_OPS = ("BiasAdd", "MatMul", "Add", "AddV2", "Conv2D")
 
 
 def check_backend() -> None:
@@ -80,31 +35,36 @@ class ClassifierOutput(NamedTuple):
     """What a classifier returns.
 
     Attributes:
-        kind: `"softmax"`: a softmax whose logits are known. `"probabilities"`: rows that are
-            not negative and sum to 1 (seen on a probe batch), without a softmax. `"logits"`:
-            anything else.
-        num_classes: Size of the last axis.
+        kind: `"softmax"` or `"sigmoid"`: one whose logits are known. `"probabilities"`: rows that
+            are not negative and sum to 1, or one number from 0 to 1 (seen on a probe batch),
+            made in another way. `"logits"`: anything else.
+        num_classes: Number of classes; 2 for a model with one output.
         input_dtype: The dtype of the images that the model takes.
+        is_single: Whether there is one output z, for which the logits are (0, z).
+        is_random: Whether the model draws random numbers at inference.
+        fixed_batch: The only number of images that the model takes, or `None`.
     """
 
-    kind: Literal["softmax", "probabilities", "logits"]
+    kind: Literal["softmax", "sigmoid", "probabilities", "logits"]
     num_classes: int
     input_dtype: str
+    is_single: bool = False
+    is_random: bool = False
+    fixed_batch: int | None = None
 
 
 def classifier_output(model: keras.Model, images: Any = None) -> ClassifierOutput:
     """Finds out what a classifier returns, by tracing it once.
 
     Args:
-        model: A Keras classifier, `(n, ...)` → `(n, classes)`.
+        model: A Keras classifier, `(n, ...)` → `(n, classes)`, or `(n, 1)` for two classes.
         images: A few inputs. Needed only for a subclassed model that was never called.
 
     Returns:
         A `ClassifierOutput`.
 
     Raises:
-        ValueError: If the output is not one tensor `(n, classes)` with classes ≥ 2, or if the
-            backend is not TensorFlow.
+        ValueError: If the output is not one tensor of this shape, or the backend is not TensorFlow.
     """
     check_backend()
     import tensorflow as tf
@@ -129,28 +89,49 @@ def _find_output(model: keras.Model) -> ClassifierOutput:
 
     def look(inputs):
         outputs = model(inputs, training=False)
-        seen.append((outputs, known_logits(outputs)))
+        seen.append((outputs, final_activation(outputs) if tf.is_tensor(outputs) else None))
         return outputs
 
-    shape, dtype = _input_spec(model)
+    batch, shape, dtype = _input_spec(model)
     traced = tf.function(look)
-    traced.get_concrete_function(tf.TensorSpec((None, *shape), dtype))
-    outputs, logits = seen[-1]
+    graph = traced.get_concrete_function(tf.TensorSpec((batch, *shape), dtype)).graph
+    outputs, activation = seen[-1]
+    probe = np.random.default_rng(0).random((batch or 8, *(size or 32 for size in shape)))
+    values = None
     output_shape = getattr(outputs, "shape", None)
-    if output_shape is None or len(output_shape) != 2 or not (output_shape[-1] or 0) >= 2:
+    if output_shape is not None and output_shape.rank is None:  # as behind a `tf.py_function`
+        values = traced(tf.cast(probe, dtype))
+        output_shape = values.shape
+    width = _count_outputs(model, output_shape, outputs)
+    classes, single = max(width, 2), width == 1
+    found = ClassifierOutput("logits", classes, dtype, single, draws_random_numbers(graph), batch)
+    if activation is not None:
+        if single and activation.kind == "softmax":
+            raise ValueError(
+                "A softmax over one class is always 1: use a sigmoid, or 2 classes. "
+                f"Received: model {model.name!r} with one softmax output"
+            )
+        return found._replace(kind=activation.kind)
+    values = traced(tf.cast(probe, dtype)) if values is None else values
+    values = np.asarray(ops.cast(values, "float32")).reshape(-1, width)
+    if single:  # logits may happen to be in [0, 1], but those of a dense layer are never meant so
+        normalised = (values <= 1).all() and outputs.op.type not in _LINEAR_OPS
+    else:
+        normalised = np.allclose(values.sum(axis=-1), 1.0, atol=1e-2)
+    return found._replace(kind="probabilities") if normalised and (values >= 0).all() else found
+
+
+def _count_outputs(model: keras.Model, shape: Any, outputs: Any) -> int:
+    """Returns the size of the last axis of the outputs, 1 for those of shape `(n,)`."""
+    if shape is not None and len(shape) == 1:
+        return 1
+    if shape is None or len(shape) != 2 or not shape[-1]:
         raise ValueError(
-            "A classifier must return one tensor of shape (n, classes) with at least 2 classes. "
-            f"Received: model {model.name!r} returning {output_shape or type(outputs).__name__}"
+            "A classifier must return one tensor of shape (n, classes) with at least 2 classes, "
+            f"or (n, 1). Received: model {model.name!r} returning "
+            f"{shape if shape is not None else type(outputs).__name__}"
         )
-    classes = int(output_shape[-1])
-    if logits is not None:
-        return ClassifierOutput("softmax", classes, dtype)
-    probe = np.random.default_rng(0).random((8, *(size or 32 for size in shape)))
-    outputs = np.asarray(ops.cast(traced(tf.cast(probe, dtype)), "float32"))
-    sums_to_one = np.allclose(outputs.sum(axis=-1), 1.0, atol=1e-2)
-    if sums_to_one and (outputs >= 0).all():
-        return ClassifierOutput("probabilities", classes, dtype)
-    return ClassifierOutput("logits", classes, dtype)
+    return int(shape[-1])
 
 
 def _warn_of_unsynchronized(model: keras.Model) -> None:
@@ -179,8 +160,8 @@ def _all_layers(model: keras.Model) -> Iterator[keras.layers.Layer]:
             yield from _all_layers(layer)
 
 
-def _input_spec(model: keras.Model) -> tuple[tuple[int | None, ...], str]:
-    """Returns the shape, without the batch axis, and the dtype of the input of `model`."""
+def _input_spec(model: keras.Model) -> tuple[int | None, tuple[int | None, ...], str]:
+    """Returns the batch size if it is fixed, the shape of an image and the dtype of the input."""
     inputs = getattr(model, "inputs", None)
     if inputs:
         if len(inputs) != 1:
@@ -188,39 +169,80 @@ def _input_spec(model: keras.Model) -> tuple[tuple[int | None, ...], str]:
                 f"A classifier must take one input. Received: model {model.name!r} "
                 f"with {len(inputs)} inputs"
             )
-        return tuple(inputs[0].shape[1:]), inputs[0].dtype
+        return inputs[0].shape[0], tuple(inputs[0].shape[1:]), inputs[0].dtype
     shape = (model.get_build_config() or {}).get("input_shape")
     if shape is None:
         raise ValueError(
             f"The input shape of model {model.name!r} is not known: call it once on a batch "
             "of images first."
         )
-    return tuple(shape[1:]), model.input_dtype
+    return None, tuple(shape[1:]), model.input_dtype
 
 
 def logits_of(model: keras.Model, images: Any) -> Any:
     """Computes a model's logits, in float32 or better.
 
-    Logits are taken from behind a final softmax. If a model returns probabilities without a
-    softmax, these are their logarithms, floored at the smallest normal float32.
+    Logits are taken from behind a final softmax or sigmoid. If a model returns probabilities
+    made in another way, these are their logarithms, floored at the smallest normal float32
+    (for one output p: log p − log(1 − p)). One output z stands for the logits (0, z).
 
     Args:
         model: A Keras classifier that was built.
-        images: Tensor, `(n, ...)`. In a TensorFlow graph the logits behind any softmax are
-            found; in eager execution only those behind Keras' softmax.
+        images: Tensor, `(n, ...)`. In a TensorFlow graph the logits behind any softmax or
+            sigmoid are found; in eager execution only those behind Keras' own, and otherwise
+            the logarithms are taken.
 
     Returns:
         `(n, classes)`.
     """
-    kind = classifier_output(model).kind
+    output = classifier_output(model)
+    if output.fixed_batch is None:
+        return _logits_of_batch(model, images, output)
+    import tensorflow as tf
+
+    size, n = output.fixed_batch, tf.shape(images)[0]
+    copies = tf.repeat(images[-1:], -n % size, axis=0)
+    batches = tf.reshape(tf.concat([images, copies], axis=0), (-1, size, *images.shape[1:]))
+    dtype = "float64" if model.outputs[0].dtype == "float64" else "float32"
+    logits = tf.map_fn(
+        lambda batch: _logits_of_batch(model, batch, output),
+        batches,
+        fn_output_signature=tf.TensorSpec((size, output.num_classes), dtype),
+    )
+    return tf.reshape(logits, (-1, output.num_classes))[:n]
+
+
+def _logits_of_batch(model: keras.Model, images: Any, output: ClassifierOutput) -> Any:
     outputs = model(images, training=False)
-    if kind == "softmax":
-        outputs = known_logits(outputs)
+    kind: str = output.kind
+    activation = final_activation(outputs) if kind in ("softmax", "sigmoid") else None
+    if activation is not None:
+        outputs, kind = activation.logits, "logits"
+    width = 1 if output.is_single else output.num_classes
+    if outputs.shape.rank != 2 or outputs.shape[-1] != width:
+        outputs = ops.reshape(outputs, (-1, width))
     if keras.backend.standardize_dtype(outputs.dtype) != "float64":
         outputs = ops.cast(outputs, "float32")
-    if kind == "probabilities":
-        outputs = ops.log(ops.maximum(outputs, float(np.finfo("float32").tiny)))
+    if kind != "logits":
+        tiny, probabilities = float(np.finfo("float32").tiny), outputs
+        outputs = ops.log(ops.maximum(probabilities, tiny))
+        if kind == "sigmoid" or output.is_single:
+            outputs = outputs - ops.log(ops.maximum(1.0 - probabilities, tiny))
+    if output.is_single:
+        outputs = ops.concatenate([ops.zeros_like(outputs), outputs], axis=-1)
     return outputs
+
+
+def probabilities_of(model: keras.Model, images: Any) -> Any:
+    """Computes the probabilities that a model returns, in its precision, `(n, classes)`.
+
+    For logits, one output and sigmoids these are the softmax of the logits.
+    """
+    output = classifier_output(model)
+    if output.kind == "sigmoid" or output.is_single or output.fixed_batch:
+        return ops.softmax(logits_of(model, images))
+    outputs = model(images, training=False)
+    return ops.softmax(outputs) if output.kind == "logits" else outputs
 
 
 @keras.saving.register_keras_serializable(package="hr_keras")
@@ -264,24 +286,24 @@ class LogitsModel(keras.Model):
 def logits_model(model: keras.Model) -> keras.Model:
     """Makes a model that returns the logits of any Keras classifier and shares its weights.
 
-    The final softmax of Sequential, Functional, nested and subclassed models is removed: the
-    activation of a last layer, an `Activation` or `Softmax` layer, `keras.ops.softmax` or
-    `tf.nn.softmax`, also before a flatten, reshape or cast. A model that returns logits is
-    returned unchanged. If a model makes probabilities in another way, the new model returns
-    their logarithms, for which softmax gives the same probabilities. A gradient through them
-    vanishes where the probabilities round to 0 or 1.
+    The final softmax or sigmoid of Sequential, Functional, nested and subclassed models is
+    removed: the activation of a last layer, an `Activation` or `Softmax` layer,
+    `keras.ops.softmax` or `tf.nn.softmax`, also before a flatten, reshape or cast. A model that
+    returns logits is returned unchanged. If a model makes probabilities in another way, the new
+    model returns their logarithms, for which softmax gives the same probabilities. A gradient
+    through them vanishes where the probabilities round to 0 or 1. For a model with one output z
+    (two classes), the logits are (0, z).
 
     Args:
-        model: A Keras classifier, `(n, ...)` → `(n, classes)`. Call a subclassed model once
-            before.
+        model: A Keras classifier, `(n, ...)` → `(n, classes)`, or `(n, 1)` for two classes.
+            Call a subclassed model once before.
 
     Returns:
         A `keras.Model` for inference, `(n, ...)` → `(n, classes)`, float32 or better.
         Training `model` trains it too.
 
     Raises:
-        ValueError: If the output is not one tensor `(n, classes)` with classes ≥ 2, or if the
-            backend is not TensorFlow.
+        ValueError: If the output is not one tensor of this shape, or the backend is not TensorFlow.
 
     Example:
         ```python
@@ -290,4 +312,5 @@ def logits_model(model: keras.Model) -> keras.Model:
         logits = logits_model(model)(images)
         ```
     """
-    return model if classifier_output(model).kind == "logits" else LogitsModel(model)
+    output = classifier_output(model)
+    return model if output.kind == "logits" and not output.is_single else LogitsModel(model)

@@ -31,6 +31,12 @@ class InputGradient:
         """Computes ∂Σvalue/∂images `(n, ...)`: zero where the images have no path to it."""
         import tensorflow as tf
 
+        # A gradient that Python computed has no shape in the graph.
+        return tf.ensure_shape(self._differentiate(value), self.images.shape)
+
+    def _differentiate(self, value: Any) -> Any:
+        import tensorflow as tf
+
         if self.convolution is not None:
             inputs, kernel = self.convolution.inputs
             (outputs,) = self.convolution.outputs
@@ -66,6 +72,8 @@ def _is_eligible(convolution: Any) -> bool:
     """Tells whether it has one channel, no strides or holes, and sizes that are known."""
     images, kernel = convolution.inputs
     if convolution.get_attr("data_format") != b"NHWC" or images.dtype != "float32":
+        return False
+    if images.shape.rank is None:
         return False
     shapes = (*images.shape[1:], *kernel.shape)
     if None in shapes or images.shape[-1] != 1 or kernel.shape[2] != 1:

@@ -9,7 +9,7 @@ from keras import ops
 
 from hr_keras._core import information
 from hr_keras._core.compiled import compiled, in_batches
-from hr_keras._core.logits import classifier_output, logits_of
+from hr_keras._core.logits import classifier_output, logits_of, probabilities_of
 from hr_keras.attacks import Task, objectives
 from hr_keras.attacks._task import is_correct
 from hr_keras.diagnostics.finding import (
@@ -94,13 +94,13 @@ def probabilities_output(task: Task) -> Finding:
         probabilities = ops.cast(ops.softmax(task.logits), dtype)
         certain = np.asarray(ops.max(probabilities, axis=-1) == 1).mean()
         meaning = (
-            f"The model returns a softmax in {dtype}, which rounds the largest probability to 1 on "
-            f"{format_percent(certain)} of the images. Attacks here use the logits behind the "
-            "softmax; an attack through the probabilities sees the rounded values."
+            f"The model returns a {kind} in {dtype}, which rounds the largest probability to 1 on "
+            f"{format_percent(certain)} of the images. Attacks here use the logits behind "
+            "it; an attack through the probabilities sees the rounded values."
         )
-    elif kind == "softmax":
+    elif kind in ("softmax", "sigmoid"):
         meaning = (
-            "The model returns a softmax. Attacks here use the logits behind it; an attack "
+            f"The model returns a {kind}. Attacks here use the logits behind it; an attack "
             "through the probabilities may find no gradient."
         )
     else:
@@ -304,8 +304,6 @@ def _build_gradients(model_ref: Callable[[], keras.Model]) -> Callable[..., Any]
 
 def _published_ce(model: keras.Model, images: Any, labels: Any) -> Any:
     """CE of the probabilities that the model returns, in the model's precision, clipped."""
-    outputs = model(images, training=False)
-    if classifier_output(model).kind == "logits":
-        outputs = ops.softmax(outputs)
+    outputs = probabilities_of(model, images)
     log_probabilities = information.log_probabilities(ops.cast(outputs, "float32"))
     return information.cross_entropy(labels, log_probabilities)

@@ -1,0 +1,103 @@
+"""What a model's graph shows: the final softmax or sigmoid, the logits before it, randomness."""
+
+import itertools
+import sys
+from typing import Any, Literal, NamedTuple
+
+from keras import ops
+
+# Operations of a TensorFlow graph that change no value.
+_SHAPE_ONLY = ("Identity", "Reshape", "Squeeze", "ExpandDims", "EnsureShape", "Cast")
+
+
+class Activation(NamedTuple):
+    """Holds the kind of a final activation and what it was applied to.
+
+    Attributes:
+        kind: `"softmax"` or `"sigmoid"`.
+        logits: Of the shape of the outputs.
+    """
+
+    kind: Literal["softmax", "sigmoid"]
+    logits: Any
+
+
+def known_logits(outputs: Any) -> Any | None:
+    """Returns the logits behind softmax outputs, if Keras or the TensorFlow graph knows them.
+
+    Call this before you cast `outputs` or compute with it; see `final_activation`.
+
+    Args:
+        outputs: What a model returned, `(..., classes)`.
+
+    Returns:
+        Logits of the same shape, or `None` if they are not known.
+    """
+    found = final_activation(outputs)
+    return found.logits if found is not None and found.kind == "softmax" else None
+
+
+def final_activation(outputs: Any) -> Activation | None:
+    """Finds the softmax or sigmoid that made the outputs of a model.
+
+    In a TensorFlow graph the operation names its input. Casts, reshapes and identities between
+    it and `outputs` are looked through. Outside a graph Keras attaches the logits to the
+    output of its own softmax and sigmoid.
+
+    Args:
+        outputs: What a model returned, `(..., classes)`.
+
+    Returns:
+        An `Activation`, or `None` if the outputs were made in another way.
+    """
+    if _is_symbolic(outputs):
+        return _find_in_graph(outputs)
+    logits = getattr(outputs, "_keras_logits", None)
+    if logits is None:
+        return None
+    # Keras does not say of which of the two these are the logits.
+    if logits.shape[-1] > 1 and _is_close(ops.softmax(logits), outputs):
+        return Activation("softmax", logits)
+    return Activation("sigmoid", logits) if _is_close(ops.sigmoid(logits), outputs) else None
+
+
+def _is_symbolic(tensor: Any) -> bool:
+    """Tells whether it is a tensor of a TensorFlow graph."""
+    if "tensorflow" not in sys.modules:
+        return False
+    import tensorflow as tf
+
+    return bool(tf.is_symbolic_tensor(tensor))
+
+
+def _is_close(first: Any, second: Any) -> bool:
+    return bool(ops.all(ops.abs(first - second) < 1e-2))
+
+
+def _find_in_graph(outputs: Any) -> Activation | None:
+    import tensorflow as tf
+
+    operation = outputs.op
+    if operation.type == "Softmax":
+        return Activation("softmax", operation.inputs[0])
+    if operation.type == "Sigmoid":
+        return Activation("sigmoid", operation.inputs[0])
+    if operation.type not in _SHAPE_ONLY:
+        return None
+    found = _find_in_graph(operation.inputs[0])
+    if found is None or operation.type in ("Identity", "Cast"):
+        return found
+    rank, rank_before = outputs.shape.rank, found.logits.shape.rank
+    if found.kind == "softmax" and (
+        not rank or not rank_before or outputs.shape[-1] != found.logits.shape[-1]
+    ):
+        return None  # no longer one softmax per row
+    return found._replace(logits=tf.reshape(found.logits, tf.shape(outputs)))
+
+
+def draws_random_numbers(graph: Any) -> bool:
+    """Tells whether a TensorFlow graph draws random numbers."""
+    definition = graph.as_graph_def()
+    functions = (function.node_def for function in definition.library.function)
+    nodes = itertools.chain(definition.node, *functions)
+    return any("Random" in node.op or "Multinomial" in node.op for node in nodes)
