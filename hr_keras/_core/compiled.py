@@ -109,19 +109,20 @@ def _fill(array: np.ndarray, size: int) -> Any:
 
 
 def structure(model: keras.Model) -> Hashable:
-    """Returns a key that changes with the layers of a model and with their activations.
+    """Returns a key that changes with the layers of a model, their activations and precision.
 
-    Compiled code holds for one structure only. Changed weights do not change it.
+    Compiled code holds for one structure only. New values of the weights do not change it, new
+    variables do.
     """
     parts = []
-    for layer in model.layers:
+    for layer in model._flatten_layers():  # those inside other layers too, unlike `layers`
         activation = getattr(layer, "activation", None)
         # A method is a new object each time that it is looked up.
         owner = getattr(activation, "__self__", None)
         function = getattr(activation, "__func__", activation)
-        nested = structure(layer) if isinstance(layer, keras.Model) else ()
-        parts.append((Same(layer), Same(owner), Same(function), nested))
-    return tuple(parts)
+        policy = getattr(getattr(layer, "dtype_policy", None), "name", None)
+        parts.append((Same(layer), Same(owner), Same(function), policy))
+    return tuple(parts), tuple(map(Same, model.weights))
 
 
 class Same:

@@ -41,11 +41,12 @@ def test_no_attack_uses_the_arguments_of_another():
 
 
 class Listed(PGD):
-    """A subclass with an attribute that has no hash."""
+    """A subclass with attributes that have no hash."""
 
     def __post_init__(self):
         super().__post_init__()
-        object.__setattr__(self, "notes", ["a list"])
+        object.__setattr__(self, "notes", ["a list", np.zeros(2)])
+        object.__setattr__(self, "weights", np.arange(3.0))
 
 
 def test_a_subclass_may_have_attributes_without_a_hash():
@@ -96,12 +97,50 @@ def test_a_replaced_head_is_never_attacked_through_the_old_one():
         np.testing.assert_array_equal(FGSM(0.1)(model, images, labels), expected)
 
 
-def test_an_activation_changed_in_place_is_seen():
-    model = linear_model(1.0)
-    before = evaluation.sweep(model, GOOD, LABELS)
-    model.layers[-1].activation = keras.activations.linear
-    after = evaluation.sweep(model, GOOD[:3], LABELS[:3])
-    np.testing.assert_array_equal(after.correct, before.correct[..., :3])
+class Wrapped(keras.layers.Layer):
+    """A layer that holds another, which `model.layers` does not list."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = keras.layers.Dense(5, "relu")
+
+    def call(self, x):
+        return self.inner(x)
+
+
+def new_weights(model):
+    model.set_weights([-weight for weight in model.get_weights()])
+
+
+CHANGES = {
+    "activation": lambda m: setattr(m.layers[-1], "activation", keras.activations.relu),
+    "activation inside": lambda m: setattr(m.layers[1].inner, "activation", keras.ops.sin),
+    "trainable": lambda m: setattr(m.layers[2], "trainable", False),
+    "precision": lambda m: setattr(m.layers[-1], "dtype_policy", "mixed_bfloat16"),
+    "weights": new_weights,
+    "variables": lambda m: m.layers[-1].enable_lora(1, lora_alpha=9) or new_weights(m),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_what_changes_in_place_is_seen(change):
+    """Compiled code gives what the model gives when it is called outside of it."""
+    model = keras.Sequential(
+        [
+            keras.Input((2, 2, 3)),
+            Wrapped(),
+            keras.layers.BatchNormalization(),
+            keras.layers.Flatten(),
+            keras.layers.Dense(3),
+        ]
+    )
+    before = evaluation.log_probabilities(model, GOOD)
+    change(model)
+    expected = keras.ops.log_softmax(keras.ops.cast(model(GOOD), "float32"))
+    after = evaluation.log_probabilities(model, GOOD)
+    np.testing.assert_allclose(after, expected, atol=1e-5)
+    if change is not CHANGES["trainable"]:
+        assert np.abs(after - before).max() > 1e-4
 
 
 def test_batches_are_of_one_shape(digits):
