@@ -178,6 +178,7 @@ def robust_accuracy(
     labels: Any,
     attacks: Attack | Sequence[Attack],
     batch_size: int = 256,
+    first_index: int = 0,
 ) -> RobustAccuracy:
     """Computes accuracy under each of several attacks, and under the worst for each example.
 
@@ -196,6 +197,7 @@ def robust_accuracy(
             the most probable class counts as the true one.
         attacks: An attack or several, of different names and the same `bounds`, none targeted.
         batch_size: Examples in one compiled step; it replaces that of the attacks. Default 256.
+        first_index: Index of the first image, for parts of a data set; see `Attack`. Default 0.
 
     Returns:
         A `RobustAccuracy`: `.clean`, `.per_attack`, `.worst_case`, `.robust`.
@@ -217,7 +219,7 @@ def robust_accuracy(
     checked = check_attacks(attacks)
     _check_distinct("attacks", tuple(attack.name for attack in checked))
     batch_size = check_batch_size(batch_size)
-    task = Task.of(model, images, labels, checked[0].bounds, batch_size).predict()
+    task = Task.of(model, images, labels, checked[0].bounds, batch_size, first_index).predict()
     correct = is_correct(task.logits, task.labels)
     rows = np.flatnonzero(correct)
     withstood = {attack.name: correct.copy() for attack in checked}

@@ -259,3 +259,18 @@ def test_robust_accuracy_takes_soft_labels_and_refuses_what_it_cannot_compare(li
             evaluation.robust_accuracy(linear, images, labels, attacks)
     with pytest.raises(ValueError, match="from 0 to 2"):
         evaluation.robust_accuracy(linear, images, labels + 1, PGD(0.1))
+
+
+def test_a_data_set_in_parts_is_evaluated_as_a_whole(linear):
+    images, _ = data()
+    labels = linear.predict(images, verbose=0).argmax(axis=-1)
+    attack = Square(0.2, n_queries=5)
+    whole = evaluation.robust_accuracy(linear, images, labels, attack).robust
+    parts = [
+        evaluation.robust_accuracy(
+            linear, images[k:][:20], labels[k:][:20], attack, first_index=k
+        ).robust
+        for k in (0, 20)
+    ]
+    np.testing.assert_array_equal(np.concatenate(parts), whole)
+    assert 0 < whole.mean() < 1

@@ -92,7 +92,7 @@ class Attack(abc.ABC):
         values = {name: _to_json(getattr(self, name)) for name in fields}
         return {"attack": type(self).__name__, **values}
 
-    def __call__(self, model: keras.Model, images: Any, labels: Any) -> Any:
+    def __call__(self, model: keras.Model, images: Any, labels: Any, first_index: int = 0) -> Any:
         """Makes adversarial images.
 
         Args:
@@ -100,6 +100,9 @@ class Attack(abc.ABC):
             images: `(n, ...)` floating point, inside `bounds`; NumPy or tensor.
             labels: Class numbers `(n,)` or `(n, 1)`, or distributions `(n, classes)`: the
                 true labels, or with `targeted=True` the classes to reach.
+            first_index: Index of the first image, at least 0. The random numbers of an example
+                depend on its index and on the seed of the attack: number the batches of a
+                stream through, or all of them get the same noise. Default 0.
 
         Returns:
             Images of the type, shape and dtype of `images`.
@@ -107,10 +110,12 @@ class Attack(abc.ABC):
         Raises:
             ValueError: If images or labels are not as described.
         """
-        task = Task.of(model, images, labels, self.bounds, self.batch_size)
+        task = Task.of(model, images, labels, self.bounds, self.batch_size, first_index)
         return match_type(self.perturb(task).images, images)
 
-    def sweep(self, model: keras.Model, images: Any, labels: Any, epsilons: Any) -> Any:
+    def sweep(
+        self, model: keras.Model, images: Any, labels: Any, epsilons: Any, first_index: int = 0
+    ) -> Any:
         """Makes adversarial images at several ε, in place of the attack's own.
 
         All pairs of an example and an ε are attacked together.
@@ -120,6 +125,7 @@ class Attack(abc.ABC):
             images: `(n, ...)`, as in a call.
             labels: As in a call.
             epsilons: ε values, each at least 0.
+            first_index: As in a call.
 
         Returns:
             `(len(epsilons), n, ...)`, of the type and dtype of `images`.
@@ -128,7 +134,7 @@ class Attack(abc.ABC):
             ValueError: If an argument is not as described.
         """
         sizes = check_epsilons(epsilons)
-        task = Task.of(model, images, labels, self.bounds, self.batch_size).predict()
+        task = Task.of(model, images, labels, self.bounds, self.batch_size, first_index).predict()
         n = len(task.images)
         pairs = task.select(np.tile(np.arange(n), len(sizes)))
         pairs = pairs.replace(epsilons=np.repeat(np.array(sizes, "float64"), n))

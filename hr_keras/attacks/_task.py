@@ -8,6 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from hr_keras._core.checks import check_count
 from hr_keras._core.compiled import compiled, in_batches
 from hr_keras._core.logits import classifier_output, logits_of
 
@@ -49,10 +50,19 @@ class Task:
     epsilons: np.ndarray | None = None
 
     @classmethod
-    def of(cls, model: Any, images: Any, labels: Any, bounds: Any, batch_size: int) -> Self:
-        """Makes a task of all examples, checked by `prepare`."""
+    def of(
+        cls,
+        model: Any,
+        images: Any,
+        labels: Any,
+        bounds: Any,
+        batch_size: int,
+        first_index: int = 0,
+    ) -> Self:
+        """Makes a task of all examples, checked by `prepare`; numbered from `first_index`."""
         images, labels = prepare(model, images, labels, bounds)
-        return cls(model, images, labels, np.arange(len(images)), batch_size)
+        indices = np.arange(len(images)) + check_count("first_index", first_index, lowest=0)
+        return cls(model, images, labels, indices, batch_size)
 
     def replace(self, **changes: Any) -> Self:
         """Returns the task with other attributes."""

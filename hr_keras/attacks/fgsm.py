@@ -78,10 +78,12 @@ class FGSM(Attack):
         sizes = task.find_epsilons(self.epsilon)
         return Outcome(self._make_steps(task, sizes[:, None])[:, 0], None)
 
-    def sweep(self, model: keras.Model, images: Any, labels: Any, epsilons: Any) -> Any:
+    def sweep(
+        self, model: keras.Model, images: Any, labels: Any, epsilons: Any, first_index: int = 0
+    ) -> Any:
         """Makes adversarial images at several ε from one gradient; see `Attack.sweep`."""
         sizes = np.array(check_epsilons(epsilons), "float64")
-        task = Task.of(model, images, labels, self.bounds, self.batch_size)
+        task = Task.of(model, images, labels, self.bounds, self.batch_size, first_index)
         found = self._make_steps(task, np.broadcast_to(sizes, (len(task.images), len(sizes))))
         return match_type(np.moveaxis(found, 1, 0), images)
 

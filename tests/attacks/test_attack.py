@@ -109,13 +109,13 @@ class Wrapped(keras.layers.Layer):
 
 
 def new_weights(model):
-    model.set_weights([-weight for weight in model.get_weights()])
+    model.set_weights([0.5 + 2 * weight for weight in model.get_weights()])
 
 
 CHANGES = {
-    "activation": lambda m: setattr(m.layers[-1], "activation", keras.activations.relu),
-    "activation inside": lambda m: setattr(m.layers[1].inner, "activation", keras.ops.sin),
-    "trainable": lambda m: setattr(m.layers[2], "trainable", False),
+    "activation": lambda m: setattr(m.layers[-1], "activation", keras.ops.tanh),
+    "activation inside": lambda m: setattr(m.layers[0].inner, "activation", keras.ops.sin),
+    "trainable": lambda m: setattr(m.layers[1], "trainable", False),
     "precision": lambda m: setattr(m.layers[-1], "dtype_policy", "mixed_bfloat16"),
     "weights": new_weights,
     "variables": lambda m: m.layers[-1].enable_lora(1, lora_alpha=9) or new_weights(m),
