@@ -81,10 +81,9 @@ def sweep(
     accuracy(L, ε) = 1/n · #{i: argmax_k z_k(x_i + ε·sign ∇L(x_i, y_i)) = y_i}
     ```
 
-    Costs one forward pass, one backward pass for each objective and one forward pass for
-    each (objective, ε > 0); the accuracy at ε = 0 comes from the first. Adversarial images
-    never leave the compiled step, and memory is that of one batch. A second call with the same
-    model, objectives and batch shape compiles nothing, whatever its ε.
+    Costs one forward pass, one backward pass for each objective and one forward pass for each
+    (objective, ε > 0); the accuracy at ε = 0 comes from the first. Memory is that of one batch.
+    A second call with the same model, objectives and batch shape compiles nothing.
 
     Args:
         model: A Keras classifier.
@@ -187,8 +186,8 @@ def robust_accuracy(
     ```
 
     Costs one forward pass, and for each attack what it costs for the examples that are
-    classified correctly. Each attack gets all of these, so that the accuracies can be compared.
-    If only the worst case matters, one `attacks.WorstCase` of them is cheaper.
+    classified correctly, and a forward pass to verify its images. If the model draws random
+    numbers, the mean of 10 passes counts. One `attacks.WorstCase` of the attacks is cheaper.
 
     Args:
         model: A Keras classifier.
@@ -219,7 +218,8 @@ def robust_accuracy(
     checked = check_attacks(attacks)
     _check_distinct("attacks", tuple(attack.name for attack in checked))
     batch_size = check_batch_size(batch_size)
-    task = Task.of(model, images, labels, checked[0].bounds, batch_size, first_index).predict()
+    task = Task.of(model, images, labels, checked[0].bounds, batch_size, first_index)
+    task = task.replace(logits=task.find_mean_logits())
     correct = is_correct(task.logits, task.labels)
     rows = np.flatnonzero(correct)
     withstood = {attack.name: correct.copy() for attack in checked}

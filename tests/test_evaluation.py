@@ -231,8 +231,8 @@ def test_robust_accuracy_pays_for_the_examples_that_are_correct_only():
     evaluation.robust_accuracy(model, images, labels, attack, batch_size=1)
     run = lambda: evaluation.robust_accuracy(model, images, labels, attack, batch_size=1)  # noqa: E731
     _, cost = counted(run)
-    # the clean pass serves the attack as well
-    assert cost == {"forward": 40 + 3 * correct.sum(), "backward": 0, "traces": 0}
+    # the clean pass serves the attack as well; one more verifies its images
+    assert cost == {"forward": 40 + (3 + 1) * correct.sum(), "backward": 0, "traces": 0}
     wrong = evaluation.robust_accuracy(
         model, images[~correct], labels[~correct], [FGSM(0.1), WorstCase(PGD(0.1))]
     )

@@ -11,7 +11,7 @@ import numpy as np
 from hr_keras._core.checks import check_batch_size, check_bounds, check_epsilons
 from hr_keras._core.compiled import Same, compiled
 from hr_keras._core.logits import check_backend
-from hr_keras.attacks._task import Outcome, Task, is_correct, match_type
+from hr_keras.attacks._task import Outcome, Task, check_adversarial, is_correct, match_type
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ class Attack(abc.ABC):
             ValueError: If images or labels are not as described.
         """
         task = Task.of(model, images, labels, self.bounds, self.batch_size, first_index)
-        return match_type(self.perturb(task).images, images)
+        return match_type(self.run(task).images, images)
 
     def sweep(
         self, model: keras.Model, images: Any, labels: Any, epsilons: Any, first_index: int = 0
@@ -138,15 +138,32 @@ class Attack(abc.ABC):
         n = len(task.images)
         pairs = task.select(np.tile(np.arange(n), len(sizes)))
         pairs = pairs.replace(epsilons=np.repeat(np.array(sizes, "float64"), n))
-        found = self.perturb(pairs).images
+        found = self.run(pairs).images
         return match_type(found.reshape(len(sizes), *task.images.shape), images)
 
-    def attempt(self, task: Task) -> Outcome:
-        """Attacks like `perturb`, and finds `fooled` by a forward pass if it is not known."""
+    def run(self, task: Task) -> Outcome:
+        """Attacks like `perturb`, and checks that its images are in the bounds and the ball.
+
+        Raises:
+            ValueError: If `perturb` returned something else.
+        """
         outcome = self.perturb(task)
-        if outcome.fooled is not None:
-            return outcome
-        logits = task.replace(images=outcome.images, logits=None).find_logits()
+        images = np.asarray(outcome.images, task.images.dtype)
+        epsilon = getattr(self, "epsilon", None)  # not all attacks have a size
+        sizes = None if epsilon is None else task.find_epsilons(epsilon)
+        # Of the balls that contain those of other norms the smallest.
+        norm = "l2" if getattr(self, "norm", None) == "l2" else "linf"
+        check_adversarial(self.name, images, task.images, self.bounds, norm, sizes)
+        return outcome._replace(images=images)
+
+    def attempt(self, task: Task) -> Outcome:
+        """Attacks like `run`, and finds `fooled` by a forward pass of the images returned.
+
+        What `perturb` says of `fooled` is not relied on: the pass is in other batches than those
+        of the attack, and if the model draws random numbers the mean of several passes decides.
+        """
+        outcome = self.run(task)
+        logits = task.replace(images=outcome.images, logits=None).find_mean_logits()
         return outcome._replace(fooled=self.is_fooled(logits, task.labels))
 
     def is_fooled(self, logits: Any, labels: Any) -> Any:

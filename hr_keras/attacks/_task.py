@@ -12,6 +12,9 @@ from hr_keras._core.checks import check_count
 from hr_keras._core.compiled import compiled, in_batches
 from hr_keras._core.logits import classifier_output, logits_of
 
+# Forward passes that decide what a model that draws random numbers predicts.
+_PASSES = 10
+
 
 class Outcome(NamedTuple):
     """Holds what an attack made of a task.
@@ -19,7 +22,7 @@ class Outcome(NamedTuple):
     Args:
         images: Adversarial images, `(n, ...)`.
         fooled: Whether the model was seen to be fooled, bool `(n,)`. `None` if the attack did
-            not check.
+            not check. `Attack.attempt` verifies it.
     """
 
     images: np.ndarray
@@ -85,6 +88,20 @@ class Task:
         step = compiled(self.model, "predict", build_predict)
         (logits,) = in_batches(step, self.images, self.labels, self.batch_size, any_size=True)
         return logits
+
+    def find_mean_logits(self) -> np.ndarray:
+        """Returns logits like `find_logits`, of a model that draws random numbers by the mean.
+
+        ```
+        log 1/k Σ_k softmax(z_k), k = 10 forward passes
+        ```
+        """
+        if not classifier_output(self.model).is_random:
+            return self.find_logits()
+        fresh = self.replace(logits=None)
+        passes = (ops.softmax(fresh.find_logits()) for _ in range(_PASSES))
+        with np.errstate(divide="ignore"):
+            return np.log(np.mean([np.asarray(one) for one in passes], axis=0))
 
     def find_epsilons(self, epsilon: float) -> np.ndarray:
         """Returns ε of each example, float64 `(n,)`: `epsilons`, or `epsilon` if it is `None`."""
@@ -190,6 +207,48 @@ def check_images(images: np.ndarray, bounds: tuple[float, float]) -> None:
             f"`images` must lie inside bounds={bounds}, without NaN. "
             f"Received: values from {low} to {high}"
         )
+
+
+def check_adversarial(
+    name: str,
+    found: np.ndarray,
+    images: np.ndarray,
+    bounds: tuple[float, float],
+    norm: str,
+    epsilons: np.ndarray | None,
+) -> None:
+    """Raises a ValueError unless the images that an attack found are in the bounds and the ball.
+
+    Args:
+        name: Name of the attack.
+        found: What it returned for `images`, `(n, ...)`.
+        images: What it was given, `(n, ...)`.
+        bounds: Lowest and highest pixel value.
+        norm: `"linf"` or `"l2"`.
+        epsilons: Size of the ball of each example `(n,)`; `None` for no ball.
+    """
+    if found.shape != images.shape:
+        raise ValueError(
+            f"Attack {name!r} must return images of shape {images.shape}. Received: {found.shape}"
+        )
+    rounding = 4 * float(np.spacing(np.asarray(max(map(abs, bounds)), images.dtype)))
+    low, high = float(found.min()), float(found.max())
+    if not (bounds[0] - rounding <= low and high <= bounds[1] + rounding):
+        raise ValueError(
+            f"Attack {name!r} must return images inside bounds={bounds}, without NaN. "
+            f"Received: values from {low} to {high}"
+        )
+    if epsilons is None:
+        return
+    for image, moved, epsilon in zip(images, found, epsilons, strict=True):
+        change = moved.astype("float64") - image.astype("float64")
+        size = np.sqrt((change**2).sum()) if norm == "l2" else np.abs(change).max()
+        slack = rounding * (np.sqrt(change.size) if norm == "l2" else 1.0)
+        if size > 1.0001 * epsilon + slack:
+            raise ValueError(
+                f"Attack {name!r} must return images at a distance of at most {epsilon} in "
+                f"{norm}. Received: {size}"
+            )
 
 
 def check_labels(labels: np.ndarray, n: int, classes: int) -> np.ndarray:
