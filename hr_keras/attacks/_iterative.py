@@ -26,13 +26,12 @@ class IterativeAttack(Attack):
     state = start(state);  state = step(model, state), at most n_iter times, n_restarts attempts
     ```
 
-    An example ends with the first image that fools the model and returns it. If none does, it
-    returns the image of the highest objective. One forward pass finds the examples that are
-    misclassified already: they are returned unchanged. At ε = 0 no pass is made.
+    Returns the first image that fools the model, or if there is none the one of the highest
+    objective. One forward pass finds the examples that are misclassified already: they are
+    returned unchanged. At ε = 0 no pass is made.
 
-    The result for an example depends on no other example. But the last bits of a convolution
-    depend on how many images are in a batch, so that with another `batch_size` an example that
-    is just fooled may not be.
+    The result for an example depends on no other, but for the last bits of a convolution, which
+    depend on the number of images in a batch.
 
     A subclass is a frozen dataclass with two methods for compiled TensorFlow code: `start`
     returns the first point and `step` makes one step. They read ε, labels and random keys from
@@ -45,16 +44,15 @@ class IterativeAttack(Attack):
         bounds: Lowest and highest pixel value. Default `(0.0, 1.0)`.
         targeted: Whether labels are the classes to reach (not with `"dlr"`). Default `False`.
         batch_size: Examples in one compiled step. Default 256.
-        jit_compile: Whether to compile with XLA, once for each number of examples left.
-            Default `False`.
+        jit_compile: Whether to compile with XLA, for each number of examples. Default `False`.
         name: Name in logs and tables. Default: like `"pgd_margin_0.1"`.
         n_iter: Steps in one attempt. Default 20.
         n_restarts: Attempts, each with other random numbers. Default 1.
         norm: What ε measures, `"linf"` (default) or `"l2"`.
-        seed: Integer ≥ 0. The same seed gives an example the same random numbers whatever
-            the batch. Default 0.
-        through: `"logits"` (default, exact) or `"probabilities"` (as published, through the
-            clipped float32 softmax).
+        seed: Integer ≥ 0; gives an example its random numbers, whatever the batch. Default 0.
+        through: `"logits"` (default, exact) or `"probabilities"` (as published).
+        stop_early: Whether an example ends with the first image that fools the model, or makes
+            all steps and returns the image of the highest objective. Default `True`.
 
     Raises:
         ValueError: If an argument is not as described.
@@ -91,8 +89,9 @@ class IterativeAttack(Attack):
     seed: int = 0
     through: objectives.Route = "logits"
 
+    stop_early: bool = True
+
     evaluates_last_point: ClassVar[bool] = False  # with one more forward pass
-    stop_early: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         self._normalise(
@@ -103,6 +102,7 @@ class IterativeAttack(Attack):
             norm=_perturbation.get(self.norm).name,
             seed=check_count("seed", self.seed, lowest=0),
             through=objectives.check_route(self.through),
+            stop_early=bool(self.stop_early),
         )
         super().__post_init__()
 

@@ -49,7 +49,7 @@ class TargetChoosingAttack(IterativeAttack):
     def find_targets(self, task: Task) -> np.ndarray:
         if not self.has_targets:
             return super().find_targets(task)
-        logits = np.array(task.logits)
+        logits = np.array(task.find_logits())
         labels = task.labels if task.labels.ndim == 1 else task.labels.argmax(axis=-1)
         logits[np.arange(len(logits)), labels] = -np.inf
         order = np.argsort(-logits, axis=-1, kind="stable")

@@ -58,6 +58,7 @@ class APGD(TargetChoosingAttack):
         norm: What ε measures, `"linf"` (default) or `"l2"`.
         seed: Seed of random numbers, an integer ≥ 0. Default 0.
         through: `"logits"` (default, exact) or `"probabilities"` (as published).
+        stop_early: As for `PGD`. Default `True`.
         n_targets: Classes that `"targeted_dlr"` attempts, at most all but the label. Default 9.
 
     Raises:

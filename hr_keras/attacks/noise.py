@@ -33,6 +33,7 @@ class Noise(IterativeAttack):
         norm: What ε measures, `"linf"` (default) or `"l2"`.
         seed: Seed of random numbers, an integer ≥ 0. Default 0.
         through: `"logits"` (default, exact) or `"probabilities"` (as published).
+        stop_early: As for `PGD`. Default `True`.
         n_draws: Points for each example. Default 100.
 
     Raises:

@@ -67,7 +67,6 @@ class PGD(IterativeAttack):
     _: KW_ONLY
     step_size: float | None = None
     random_start: bool = True
-    stop_early: bool = True  # type: ignore[misc]
 
     evaluates_last_point: ClassVar[bool] = True
 
@@ -78,7 +77,6 @@ class PGD(IterativeAttack):
         self._normalise(
             step_size=step_size,
             random_start=bool(self.random_start),
-            stop_early=bool(self.stop_early),
         )
         super().__post_init__()
 

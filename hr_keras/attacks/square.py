@@ -52,6 +52,7 @@ class Square(IterativeAttack):
         norm: What ε measures, `"linf"` (default) or `"l2"`.
         seed: Seed of random numbers, an integer ≥ 0. Default 0.
         through: `"logits"` (default, exact) or `"probabilities"` (as published).
+        stop_early: As for `PGD`. Default `True`.
         n_queries: Images that the model is given for each example. Default 5000.
         p_init: Share of the pixels in the first window, in (0, 1]. Default 0.8.
         rescale_schedule: Whether p has the same course over `n_queries` as over 10,000

@@ -1,5 +1,7 @@
 """Transfer: adversarial examples made on other models, the attacker who cannot see this one."""
 
+import copy
+import itertools
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,7 +11,9 @@ import numpy as np
 from hr_keras._core.logits import classifier_output
 from hr_keras.attacks import closed_forms
 from hr_keras.attacks._attack import Attack
+from hr_keras.attacks._iterative import IterativeAttack
 from hr_keras.attacks._task import Outcome, Task, prepare
+from hr_keras.attacks.worst_case import WorstCase
 
 __all__ = ["Transfer"]
 
@@ -22,14 +26,16 @@ class Transfer(Attack):
     x' = attack(other, x, y) of the first model `other` for which x' fools the attacked model
     ```
 
-    If no image fools the model, the one of the largest margin is returned.
+    If no image fools the model, the one of the largest margin is returned. An iterative attack
+    makes all its steps, as if `stop_early=False`: an image that just fools another model, or
+    that the other model got wrong before, seldom fools this one. Of a `WorstCase` each part
+    makes images.
 
-    Costs what `attack` costs on each of the other models, and one forward pass of the model
-    for each, of the examples not yet fooled, and one of all.
+    Costs what all steps of `attack` cost on each of the other models, and one forward pass of
+    the model for each, of the examples not yet fooled, and one of all.
 
     Args:
-        attack: Attack that makes the examples, without access to the model. Examples of an
-            attack with `stop_early=False` transfer better.
+        attack: Attack that makes the examples, without access to the model.
         models: Keras classifiers of the same images and classes; one, or several.
         batch_size: Examples in one compiled step. Default 256.
         jit_compile: Has no effect here: `attack` has its own.
@@ -48,7 +54,7 @@ class Transfer(Attack):
         from hr_keras.attacks import MomentumPGD, Transfer
 
         other_model = keras.models.clone_model(model)
-        attack = Transfer(MomentumPGD(0.1, n_iter=5, stop_early=False), [other_model])
+        attack = Transfer(MomentumPGD(0.1, n_iter=5), [other_model])
         adversarial = attack(model, images, labels)
         ```
     """
@@ -75,19 +81,22 @@ class Transfer(Attack):
         logits = task.find_logits()
         images, fooled = task.images.copy(), self.is_fooled(logits, task.labels)
         margins = np.full(len(images), -np.inf)
-        for model in self.models:
+        parts = _all_steps(self.attack)
+        for model, attack in itertools.product(self.models, parts):
             rows = np.flatnonzero(~fooled)
             if len(rows) == 0:
                 break
             labels = task.labels[rows]
-            found = self._make_examples(model, task.select(rows), logits.shape[1])
+            found = self._make_examples(attack, model, task.select(rows), logits.shape[1])
             seen = task.select(rows).replace(images=found, logits=None).find_logits()
             margin, fooled[rows] = self._margin(labels, seen), self.is_fooled(seen, labels)
             better = fooled[rows] | (margin > margins[rows])
             images[rows[better]], margins[rows[better]] = found[better], margin[better]
         return Outcome(images, fooled)
 
-    def _make_examples(self, model: keras.Model, task: Task, num_classes: int) -> np.ndarray:
+    def _make_examples(
+        self, attack: Attack, model: keras.Model, task: Task, num_classes: int
+    ) -> np.ndarray:
         """Attacks another model, which must have as many classes."""
         prepare(model, task.images, task.labels, self.bounds)
         classes = classifier_output(model).num_classes
@@ -96,8 +105,18 @@ class Transfer(Attack):
                 f"`models` must have the {num_classes} classes of the attacked model. "
                 f"Received: model {model.name!r} with {classes}"
             )
-        return self.attack.perturb(task.replace(model=model, logits=None)).images
+        return attack.run(task.replace(model=model, logits=None)).images
 
     def _margin(self, labels: np.ndarray, logits: np.ndarray) -> np.ndarray:
         margin = np.asarray(closed_forms.margin(labels, logits))
         return -margin if self.targeted else margin
+
+
+def _all_steps(attack: Attack) -> tuple[Attack, ...]:
+    """Returns the attacks that make images, none of which stops early."""
+    if isinstance(attack, WorstCase):
+        return tuple(itertools.chain.from_iterable(map(_all_steps, attack.attacks)))
+    if isinstance(attack, IterativeAttack):
+        attack = copy.copy(attack)
+        attack._normalise(stop_early=False)
+    return (attack,)

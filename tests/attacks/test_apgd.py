@@ -1,5 +1,7 @@
 """APGD against the published algorithm."""
 
+import types
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -59,16 +61,12 @@ def published_apgd(problem, image, label, start, epsilon, norm, n_iter):
     return best, halvings, len(halved_at) - 1
 
 
-class AllSteps(APGD):
-    stop_early = False
-
-
 @pytest.mark.parametrize("norm", NORMS)
 def test_apgd_equals_the_published_algorithm_step_by_step(norm):
     problem, n_iter, epsilon = Wavy(), 60, 0.4
     images = np.random.default_rng(0).uniform(0.1, 0.9, (12, 3))
     labels = np.arange(12) % 4
-    attacker = AllSteps(epsilon, "ce", n_iter=n_iter, norm=norm)
+    attacker = APGD(epsilon, "ce", n_iter=n_iter, norm=norm, stop_early=False)
     found = attacker(problem.keras_model(), images, labels)
     keys = _perturbation.random_keys(0, range(12), np.zeros(12, int))
     ball = _perturbation.get(norm)
@@ -80,3 +78,33 @@ def test_apgd_equals_the_published_algorithm_step_by_step(norm):
         halvings.add(halved)
     assert len(halvings) > 1  # every example has its own step size
     assert max(halvings) > checks / 2
+
+
+@pytest.mark.parametrize(
+    ("rises", "halved", "improved", "expected"),
+    [
+        (16, True, True, True),  # "at most" 3/4 of 22 steps, 16.5, raised the objective
+        (17, True, True, False),
+        (17, False, True, False),
+        (17, False, False, True),  # neither the step size nor the best has changed
+        (17, True, False, False),  # the step was halved at the last checkpoint: wait
+    ],
+)
+def test_both_conditions_of_halving(rises, halved, improved, expected):
+    attack = APGD(0.1, n_iter=100)
+    state = types.SimpleNamespace(steps=np.array([22, 21]), score=np.array([1.0, 1.0]))
+    memory = apgd._Memory(
+        last_point=None,
+        last_score=None,
+        best_gradient=None,
+        step_size=np.array([2.0, 2.0]),
+        rises=np.array([rises, rises]),
+        checked_score=np.array([0.5, 0.5] if improved else [1.0, 1.0]),
+        halved=np.array([halved, halved]),
+    )
+    halve, after = attack._check(state, memory)
+    assert np.asarray(halve).tolist() == [expected, False]  # 21 steps are no checkpoint
+    assert np.asarray(after.step_size).tolist() == [1.0 if expected else 2.0, 2.0]
+    assert np.asarray(after.halved).tolist() == [expected, halved]
+    assert np.asarray(after.rises).tolist() == [0, rises]
+    assert np.asarray(after.checked_score).tolist() == [1.0, memory.checked_score[1]]

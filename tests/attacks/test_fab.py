@@ -8,7 +8,7 @@ from conftest import linear_model
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hr_keras.attacks import FAB, _perturbation, fab
+from hr_keras.attacks import FAB, Task, _perturbation, fab
 
 
 @pytest.mark.parametrize("norm", NORMS)
@@ -127,3 +127,18 @@ def test_fab_equals_the_published_algorithm(options, constants, norm):
         np.testing.assert_allclose(ours, nearest, atol=1e-6)
         alphas += used
     assert 0.1 < (np.array(alphas) < constants[0]).mean() < 0.9  # both halves of the minimum
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_fab_restarts_from_random_points_of_half_the_ball(norm):
+    images, labels = right(20)
+    task = Task.of(MODEL, images, labels, (0.0, 1.0), 256).predict()
+    attack = FAB(0.2, n_restarts=3, norm=norm)
+    targets = attack.find_targets(task)
+    starts = [attack.start_state(task, targets, k).point.numpy() for k in range(3)]
+    np.testing.assert_array_equal(starts[0], images)
+    for start in starts[1:]:
+        sizes = _perturbation.get(norm).norm(tf.constant(start - images)).numpy()
+        assert (sizes <= 0.1 + 1e-6).all()
+        assert sizes.mean() > 0.07
+    assert (starts[1] != starts[2]).any(axis=(1, 2, 3)).all()

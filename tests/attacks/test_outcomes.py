@@ -1,5 +1,6 @@
 """What calls and `attempt` make of an attack: numbered examples, verified results."""
 
+import dataclasses
 from dataclasses import dataclass
 
 import keras
@@ -9,7 +10,7 @@ import tensorflow as tf
 from attack_cases import ATTACKS, MODEL, right
 
 from hr_keras import evaluation
-from hr_keras.attacks import FGSM, PGD, Attack, Outcome, WorstCase
+from hr_keras.attacks import FGSM, PGD, Attack, Outcome, Square, Task, WorstCase
 
 
 @pytest.mark.parametrize("name", ["pgd", "square"])
@@ -105,3 +106,25 @@ def test_success_that_depends_on_the_other_images_is_verified_in_other_batches()
     adversarial = attack(model, images[rows], labels[rows])
     predicted = model.predict(adversarial, batch_size=256, verbose=0).argmax(axis=-1)
     np.testing.assert_array_equal(result.withstood[attack.name][rows], predicted == labels[rows])
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [FGSM(0.1, "hr"), PGD(0.1, "margin", n_iter=3), Square(0.1, n_queries=4)],
+    ids=lambda attack: attack.name,
+)
+def test_xla_gives_the_same_images(attack):
+    images, labels = right(6)
+    compiled = dataclasses.replace(attack, jit_compile=True)
+    np.testing.assert_allclose(
+        compiled(MODEL, images, labels), attack(MODEL, images, labels), atol=1e-6
+    )
+
+
+def test_restarts_have_other_random_numbers():
+    """As many points as restarts: none is drawn twice."""
+    images, labels = right(3)
+    task = Task.of(MODEL, images, labels, (0.0, 1.0), 256).predict()
+    attack = PGD(0.1, n_restarts=4)
+    points = [attack.start_state(task, np.zeros((3, 1), "int32"), k).point for k in range(4)]
+    assert len({point.numpy()[0].tobytes() for point in points}) == 4
