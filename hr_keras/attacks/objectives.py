@@ -166,6 +166,14 @@ def get(identifier: Any) -> AnyObjective:
     """
     if isinstance(identifier, (Objective, KerasObjective)):
         return identifier
+    if any(identifier is one for one in (targeted_dlr, logit_difference)) or isinstance(
+        identifier, TargetedObjective
+    ):
+        raise ValueError(
+            "This objective leads to a class that the attack must choose: use "
+            "APGD(epsilon, 'targeted_dlr') or FAB(epsilon); of one's own class, 'margin' with "
+            f"targeted=True. Received: {identifier!r}"
+        )
     if isinstance(identifier, str):
         return _BY_NAME[check_choice("objective", identifier, _BY_NAME)]
     if isinstance(identifier, keras.losses.Loss):

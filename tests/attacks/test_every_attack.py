@@ -24,6 +24,7 @@ from hr_keras.attacks import (
     WorstCase,
     _perturbation,
     fast,
+    objectives,
 )
 
 UNTARGETED = ("apgd_dlr", "apgd_t", "fab")
@@ -292,6 +293,10 @@ def test_a_planted_adversarial_example_is_found(binarised, digits):
         (lambda: PGD(0.1, seed=-1), "seed"),
         (lambda: PGD(0.1, norm="l1"), "norm"),
         (lambda: PGD(0.1, "targeted_dlr"), "targeted_dlr"),
+        (lambda: PGD(0.1, objectives.TARGETED_DLR), "must choose"),
+        (lambda: APGD(0.1, objectives.LOGIT_DIFFERENCE), "must choose"),
+        (lambda: FGSM(0.1, objectives.targeted_dlr), "must choose"),
+        (lambda: Square(0.1, objectives.logit_difference), "must choose"),
         (lambda: PGD(0.1, through=""), "through"),
         (lambda: PGD(0.1, "dlr", targeted=True), "use 'margin'"),
         (lambda: MomentumPGD(0.1, decay=-1), "decay"),
