@@ -51,6 +51,8 @@ def test_the_standard_attack_has_the_published_numbers_of_steps():
     assert [each.n_iter for each in (ce, targeted, boundary, square)] == [100, 100, 100, 5000]
     assert [each.n_restarts for each in (ce, targeted, boundary, square)] == [1, 1, 1, 1]
     assert (targeted.n_targets, boundary.n_targets, square.p_init) == (9, 9, 0.8)
+    assert not square.rescale_schedule
+    assert {each.seed for each in standard(0.1, seed=3).attacks} == {3}
 
 
 def unusual_classifier(shape, classes, dtype, bounds, images):
