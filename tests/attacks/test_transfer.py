@@ -49,7 +49,7 @@ def test_transfer_makes_all_steps_whatever_the_attack_says():
 
 @pytest.mark.parametrize("targeted", [False, True])
 def test_the_image_of_the_largest_margin_is_kept(targeted):
-    """Of three models neither the first nor the last is always the best teacher."""
+    """Whatever the order of the models: it is neither always the first's nor the last's."""
     images, labels = right(40)
     targets = (labels + 1) % 3 if targeted else labels
     others = []
@@ -59,7 +59,6 @@ def test_the_image_of_the_largest_margin_is_kept(targeted):
         other.set_weights([other.get_weights()[0] + 2 * noise, other.get_weights()[1]])
         others.append(other)
     attack = PGD(0.01, "margin", n_iter=2, targeted=targeted, stop_early=False)
-    found = Transfer(attack, others)(MODEL, images, targets)
     candidates = [attack(other, images, targets) for other in others]
 
     def margin(x):
@@ -70,9 +69,11 @@ def test_the_image_of_the_largest_margin_is_kept(targeted):
 
     margins = np.array([margin(one) for one in candidates])
     best = margins.argmax(axis=0)
-    assert set(best) == {0, 1, 2}
+    assert len(set(best)) > 1
     clear = np.sort(margins, axis=0)
     clear = (clear[-1] - clear[-2] > 1e-5) & (margin(images) < 0) & (clear[-1] < 0)
     assert clear.mean() > 0.5
     expected = np.array([candidates[k][i] for i, k in enumerate(best)])
-    np.testing.assert_array_equal(found[clear], expected[clear])
+    for models in (others, others[::-1]):
+        found = Transfer(attack, models)(MODEL, images, targets)
+        np.testing.assert_array_equal(found[clear], expected[clear])
