@@ -96,7 +96,8 @@ class Attack(abc.ABC):
         """Makes adversarial images.
 
         Args:
-            model: A Keras classifier. If it ends in a softmax, the attack uses its logits.
+            model: A Keras classifier. The attack uses the logits behind a final softmax or sigmoid;
+                with one output z (two classes, labels 0 and 1) these are (0, z).
             images: `(n, ...)` floating point, inside `bounds`; NumPy or tensor.
             labels: Class numbers `(n,)` or `(n, 1)`, or distributions `(n, classes)`: the
                 true labels, or with `targeted=True` the classes to reach.
