@@ -9,8 +9,21 @@ import tensorflow as tf
 from attack_cases import fooled
 
 from hr_keras import evaluation
-from hr_keras.attacks import FGSM, PGD, Square, WorstCase, _perturbation, fast, standard
+from hr_keras.attacks import (
+    APGD,
+    FAB,
+    FGSM,
+    PGD,
+    MomentumPGD,
+    Noise,
+    Square,
+    WorstCase,
+    _perturbation,
+    fast,
+    standard,
+)
 from hr_keras.attacks._task import is_correct
+from hr_keras.attacks.worst_case import ATTACK_NAMES, make_attack
 
 
 def test_worst_case_is_all_its_attacks_and_their_order_does_not_matter(cnn, digits):
@@ -53,6 +66,21 @@ def test_the_standard_attack_has_the_published_numbers_of_steps():
     assert (targeted.n_targets, boundary.n_targets, square.p_init) == (9, 9, 0.8)
     assert not square.rescale_schedule
     assert {each.seed for each in standard(0.1, seed=3).attacks} == {3}
+
+
+def test_the_named_attacks_are_what_they_are_described_to_be():
+    expected = {
+        "noise": Noise(0.2, n_draws=100, norm="l2", seed=3),
+        "fgsm": PGD(0.2, n_iter=1, step_size=1.0, random_start=False, norm="l2", seed=3),
+        "mifgsm": MomentumPGD(0.2, n_iter=10, norm="l2", seed=3),
+        "pgd": PGD(0.2, "margin", n_iter=40, n_restarts=2, norm="l2", seed=3),
+        "apgd": APGD(0.2, n_iter=100, norm="l2", seed=3),
+        "fab": FAB(0.2, n_iter=100, n_targets=9, norm="l2", seed=3),
+        "square": Square(0.2, n_queries=5000, norm="l2", seed=3),
+        "fast": fast(0.2, "l2", 3),
+        "standard": standard(0.2, "l2", 3),
+    }
+    assert {name: make_attack(name, 0.2, "l2", 3) for name in ATTACK_NAMES} == expected
 
 
 def unusual_classifier(shape, classes, dtype, bounds, images):
