@@ -422,7 +422,7 @@ def test_the_budget_of_passes_is_kept():
     findings, cost = counted(lambda: diagnostics.check(model, images, labels, 1e-6))
     assert "100 % of the examples withstand PGD" in findings[-1].meaning
     assert 300 < cost["backward"] <= 5 + 360
-    assert cost["forward"] - cost["backward"] <= 30 + 600
+    assert cost["forward"] - cost["backward"] <= 30 + 600 + 12  # the last verify the 12 attacks
     assert cost["traces"] == 3  # eager passes: the output's dtype, and twice for randomness
 
 
