@@ -7,6 +7,7 @@ import numpy as np
 
 from hr_keras.attacks import Task
 
+Bounds = tuple[float, float]
 Verdict = Literal["ok", "warning", "fault", "not applicable"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 
@@ -79,6 +80,17 @@ def find_chance_level(classes: int, n: int) -> float:
 def predict_logits(task: Task, images: np.ndarray) -> np.ndarray:
     """Returns the logits of other images of a task, in one forward pass."""
     return np.asarray(task.replace(images=images, logits=None).predict().logits)
+
+
+def find_largest_difference(passes: np.ndarray) -> float:
+    """Returns the largest difference of a logit between passes, as a share of their range.
+
+    Args:
+        passes: `(passes, n, classes)`.
+    """
+    passes = np.nan_to_num(passes.astype("float64"), posinf=0.0, neginf=0.0)
+    spread = np.ptp(passes[0], axis=-1).mean()
+    return float(np.ptp(passes, axis=0).max() / max(spread, 1e-12))
 
 
 def format_percent(share: float) -> str:

@@ -17,9 +17,11 @@ from hr_keras.diagnostics.finding import (
     AUTOATTACK,
     CARLINI,
     PINTOR,
+    Bounds,
     Finding,
     Verdict,
     find_chance_level,
+    find_largest_difference,
     format_percent,
     judge,
     not_applicable,
@@ -32,7 +34,7 @@ ZERO_GRADIENT_SHARE = 0.05
 # check allows 1e-4).
 RANDOMIZED_DIFFERENCE = 1e-4
 PASSES = 5
-EAGER_IMAGES = 8
+RETRACED_IMAGES = 8
 # Share of the images that may get the same class when the labels differ.
 ONE_CLASS_SHARE = 0.95
 # Relative change that Pintor et al. call unstable (indicator 2).
@@ -47,7 +49,6 @@ class GradientFlags(NamedTuple):
     nonfinite: np.ndarray
 
 
-Bounds = tuple[float, float]
 # Place ("clean image" or "random start") → route of the gradient → flags.
 Gradients = dict[str, dict[str, GradientFlags]]
 
@@ -63,7 +64,7 @@ def find_in_model(task: Task, radius: float, bounds: Bounds, seed: int) -> list[
     """
     logits = np.asarray(task.logits)
     passes = [logits, *(predict_logits(task, task.images) for _ in range(PASSES - 1))]
-    eager = [np.asarray(logits_of(task.model, task.images[:EAGER_IMAGES])) for _ in range(2)]
+    retraced = [_retrace(task.model, task.images[:RETRACED_IMAGES]) for _ in range(2)]
     noisy = _add_noise(task.images, radius, bounds, np.random.default_rng(seed))
     gradients = {
         "clean image": _find_gradients(task),
@@ -72,7 +73,7 @@ def find_in_model(task: Task, radius: float, bounds: Bounds, seed: int) -> list[
     return [
         probabilities_output(task),
         collapsed(task.labels, logits),
-        randomized_forward(np.stack(passes), np.stack(eager)),
+        randomized_forward(np.stack(passes), np.stack(retraced)),
         no_gradient(gradients),
         zero_gradients(gradients),
         nonfinite_gradients(gradients),
@@ -134,18 +135,25 @@ def collapsed(labels: np.ndarray, logits: np.ndarray) -> Finding:
     return Finding("collapsed", float(accuracy), chance, verdict, meaning, CARLINI)
 
 
-def randomized_forward(passes: np.ndarray, eager: np.ndarray) -> Finding:
+def _retrace(model: keras.Model, images: np.ndarray) -> np.ndarray:
+    """Logits from code compiled for this call alone: eager passes know only Keras' softmax."""
+    import tensorflow as tf
+
+    return np.asarray(tf.function(lambda x: logits_of(model, x))(tf.constant(images)))
+
+
+def randomized_forward(passes: np.ndarray, retraced: np.ndarray) -> Finding:
     """Checks whether the same images give the same logits.
 
     Args:
-        passes: Logits of compiled passes, `(passes, n, classes)`.
-        eager: Logits of eager passes over a few images. They differ from pass to pass where
+        passes: Logits of passes of code compiled once, `(passes, n, classes)`.
+        retraced: Logits of a few images, each time of code compiled anew. They differ where
             Python draws random numbers, which compiled code draws only once.
     """
-    measured, in_eager = _largest_difference(passes), _largest_difference(eager)
-    frozen = in_eager > max(measured, RANDOMIZED_DIFFERENCE)
+    measured, in_new = find_largest_difference(passes), find_largest_difference(retraced)
+    frozen = in_new > max(measured, RANDOMIZED_DIFFERENCE)
     if frozen:
-        passes, measured = eager, in_eager
+        passes, measured = retraced, in_new
     decisions = passes.argmax(axis=-1)
     changed = (decisions != decisions[0]).any(axis=0).mean()
     meaning = (
@@ -155,21 +163,14 @@ def randomized_forward(passes: np.ndarray, eager: np.ndarray) -> Finding:
     )
     if frozen:
         meaning += (
-            ". These are eager passes. Compiled code, and so every attack, keeps a single draw of "
-            "that randomness: attacks say nothing about the robustness of this model."
+            ". Each pass was compiled anew. Compiled code, and so every attack, keeps a single "
+            "draw of that randomness: attacks say nothing about the robustness of this model."
         )
     elif measured > RANDOMIZED_DIFFERENCE:
         meaning += ". An attack must average over this randomness; a single pass is not enough."
     else:
         meaning += "."
     return judge("randomized_forward", measured, RANDOMIZED_DIFFERENCE, meaning, AUTOATTACK)
-
-
-def _largest_difference(passes: np.ndarray) -> float:
-    """The largest difference of a logit between passes, as a share of the logits' range."""
-    passes = np.nan_to_num(passes.astype("float64"))
-    spread = np.ptp(passes[0], axis=-1).mean()
-    return float(np.ptp(passes, axis=0).max() / max(spread, 1e-12))
 
 
 def no_gradient(gradients: Gradients) -> Finding:
