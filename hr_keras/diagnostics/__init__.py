@@ -10,6 +10,7 @@ from hr_keras._core.checks import check_batch_size, check_bounds, check_count, c
 from hr_keras._core.logits import check_backend
 from hr_keras.attacks import Task, _perturbation
 from hr_keras.diagnostics.attack_checks import AttackChecks
+from hr_keras.diagnostics.data_checks import find_in_data
 from hr_keras.diagnostics.finding import VERDICTS, Finding, Verdict
 from hr_keras.diagnostics.model_checks import find_in_model
 
@@ -31,9 +32,14 @@ def check(
 
     | name | is a `"warning"` or a `"fault"` if |
     |---|---|
+    | `nonfinite_outputs` | the model returns infinite values or NaN |
+    | `pixel_range` | the model is much better on pixels of another range, such as 0 … 255 |
+    | `epsilon_size` | ε is more than half the pixel range |
+    | `batch_dependent` | decisions change with the other images of the batch |
+    | `labels_from_model` | no label is wrong although the model is not certain |
     | `probabilities_output` | the model hides its logits, or rounds probabilities to 16 bits |
     | `collapsed` | the model is no better than chance, or predicts one class |
-    | `randomized_forward` | passes over the same images differ (5 compiled, 2 eager) |
+    | `randomized_forward` | passes over the same images differ (5 compiled once, 2 anew) |
     | `no_gradient` | no image has a gradient |
     | `zero_gradients` | gradients are exactly zero, through probabilities or logits |
     | `nonfinite_gradients` | gradients are infinite or NaN |
@@ -47,7 +53,7 @@ def check(
     | `not_converged` | twice the steps or restarts change PGD's accuracy |
     | `gradient_free_stronger` | noise, Square or `others` fool the model where PGD fails |
 
-    The cost is at most 30 forward and 5 backward passes for each example. An example that no
+    The cost is at most 36 forward and 5 backward passes for each example. An example that no
     attack fools takes another 360 forward + backward passes (PGD with 40 steps, 9 times) and
     600 forward passes (Square and noise): about 1,700 forward passes in all, a seventh of
     `attacks.standard`. A few hundred images are enough.
@@ -95,7 +101,9 @@ def check(
             f"`images` must hold at least two images. Received: shape {task.images.shape}"
         )
     checks = AttackChecks(task.predict(), epsilon, norm, bounds, seed, tuple(others))
+    radius = epsilon * checks.pixel_size
     return [
-        *find_in_model(checks.task, epsilon * checks.pixel_size, bounds, seed),
+        *find_in_data(checks.task, radius, bounds, seed),
+        *find_in_model(checks.task, radius, bounds, seed),
         *checks.find(),
     ]
