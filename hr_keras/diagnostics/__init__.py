@@ -12,6 +12,7 @@ from hr_keras.attacks import Task, _perturbation
 from hr_keras.diagnostics.attack_checks import AttackChecks
 from hr_keras.diagnostics.data_checks import find_in_data
 from hr_keras.diagnostics.finding import VERDICTS, Finding, Verdict
+from hr_keras.diagnostics.forward_pass import find_inner_models, forward_pass
 from hr_keras.diagnostics.model_checks import find_in_model
 
 __all__ = ["VERDICTS", "Finding", "Verdict", "check"]
@@ -37,6 +38,7 @@ def check(
     | `epsilon_size` | ε is more than half the pixel range |
     | `batch_dependent` | decisions change with the other images of the batch |
     | `labels_from_model` | no label is wrong although the model is not certain |
+    | `forward_pass` | the model computes gradients or branches when it classifies |
     | `probabilities_output` | the model hides its logits, or rounds probabilities to 16 bits |
     | `collapsed` | the model is no better than chance, or predicts one class |
     | `randomized_forward` | passes over the same images differ (5 compiled once, 2 anew) |
@@ -51,12 +53,15 @@ def check(
     | `silent_success` | PGD saw an image that fools the model and returned another |
     | `loss_still_rising` | PGD's objective still rises in the last 10 steps |
     | `not_converged` | twice the steps or restarts change PGD's accuracy |
-    | `gradient_free_stronger` | noise, Square or `others` fool the model where PGD fails |
+    | `pgd_too_weak` | APGD, on CE or the targeted DLR, fools the model where PGD fails |
+    | `gradient_free_stronger` | noise, Square or transfer fool it where PGD and APGD fail |
+
+    Transfer is from `others`, and from models inside the model that take the same images.
 
     The cost is at most 36 forward and 5 backward passes for each example. An example that no
-    attack fools takes another 360 forward + backward passes (PGD with 40 steps, 9 times) and
-    600 forward passes (Square and noise): about 1,700 forward passes in all, a seventh of
-    `attacks.standard`. A few hundred images are enough.
+    attack fools takes another 560 forward + backward passes (PGD with 40 steps, 9 times; APGD
+    with 50 steps, 4 times) and 600 forward passes (Square and noise): about 2,300 forward
+    passes in all, a fifth of `attacks.standard`. A few hundred images are enough.
 
     Args:
         model: A Keras classifier.
@@ -100,10 +105,12 @@ def check(
         raise ValueError(
             f"`images` must hold at least two images. Received: shape {task.images.shape}"
         )
-    checks = AttackChecks(task.predict(), epsilon, norm, bounds, seed, tuple(others))
+    others = (*others, *find_inner_models(model, task.images))
+    checks = AttackChecks(task.predict(), epsilon, norm, bounds, seed, others)
     radius = epsilon * checks.pixel_size
     return [
         *find_in_data(checks.task, radius, bounds, seed),
+        forward_pass(checks.task),
         *find_in_model(checks.task, radius, bounds, seed),
         *checks.find(),
     ]

@@ -7,10 +7,11 @@ from typing import Any
 import keras
 import numpy as np
 
-from hr_keras.attacks import PGD, Attack, MomentumPGD, Noise, Outcome, Square, Task, Transfer
+from hr_keras.attacks import APGD, PGD, Attack, MomentumPGD, Noise, Outcome, Square, Task, Transfer
 from hr_keras.attacks._task import is_correct
 from hr_keras.diagnostics.finding import (
     ATHALYE,
+    AUTOATTACK,
     CARLINI,
     PINTOR,
     Finding,
@@ -26,14 +27,17 @@ from hr_keras.diagnostics.overfitting import catastrophic_overfitting
 STEPS = 40
 # Half a point of accuracy, as in the published comparison of attacks (Croce & Hein 2020).
 DIFFERENCE = 0.005
-# Attacks without gradients sometimes fool a model without masking where PGD does not.
-GRADIENT_FREE_DIFFERENCE = 0.02
+# Other attacks sometimes fool a model without masking where PGD does not.
+STRONGER_DIFFERENCE = 0.02
 # Half the pixel range in every pixel makes any image grey (Carlini et al. 2019, section 5.2).
 LARGE = 0.5
 LAST_STEPS = 10
 # Share of the rise of the objective over all steps. Pintor et al. allow 0.01 for a step size
 # that falls; here it is constant, so that the best point keeps moving.
 STILL_RISING = 0.05
+# Of APGD: half those of `attacks.standard`, and the likeliest classes only.
+STRONG_STEPS = 50
+STRONG_TARGETS = 3
 QUERIES = 500
 DRAWS = 100
 
@@ -45,6 +49,7 @@ NAMES = (
     "silent_success",
     "loss_still_rising",
     "not_converged",
+    "pgd_too_weak",
     "gradient_free_stronger",
 )
 
@@ -102,6 +107,9 @@ class AttackChecks:
         scores, fooled = pgd.trace(attacked)
         accuracy = self._security_curve(robust)
         longer, again = self._longer_and_again(robust)
+        # The margin finds examples that CE misses although no gradient is masked.
+        weak = self._attack(self._pgd(self.epsilon, "margin"), longer & again)
+        strong = self._withstand_apgd(weak)
         return [
             self._single_step_stronger(robust),
             catastrophic_overfitting(self.correct.mean(), self._single_step, robust.mean()),
@@ -110,7 +118,8 @@ class AttackChecks:
             self._silent_success(pgd, attacked, outcome, fooled),
             self._loss_still_rising(scores[~fooled.any(axis=1)]),
             self._not_converged(robust, longer, again),
-            self._gradient_free_stronger(longer & again),
+            self._pgd_too_weak(weak, strong),
+            self._gradient_free_stronger(strong),
         ]
 
     @property
@@ -226,19 +235,34 @@ class AttackChecks:
         meaning += ": PGD has not converged." if measured > self.tolerance else "."
         return judge("not_converged", measured, self.tolerance, meaning, CARLINI, "warning")
 
+    def _withstand_apgd(self, robust: np.ndarray) -> np.ndarray:
+        shared = {"n_iter": STRONG_STEPS, **self._shared}
+        robust = self._attack(APGD(self.epsilon, "ce", **shared), robust)
+        targeted = APGD(self.epsilon, "targeted_dlr", n_targets=STRONG_TARGETS, **shared)
+        return self._attack(targeted, robust)
+
+    def _pgd_too_weak(self, weak: np.ndarray, strong: np.ndarray) -> Finding:
+        measured = (weak & ~strong).mean()
+        threshold = find_tolerance(STRONGER_DIFFERENCE, self.n)
+        meaning = (
+            f"{format_percent(weak.mean())} of the examples withstand PGD. APGD on CE and on the "
+            f"targeted DLR fools another {format_percent(measured)}"
+        )
+        if measured > threshold:
+            meaning += ": PGD is too weak here, use `attacks.APGD` or `attacks.standard`"
+        return judge("pgd_too_weak", measured, threshold, f"{meaning}.", AUTOATTACK, "warning")
+
     def _gradient_free_stronger(self, robust: np.ndarray) -> Finding:
-        # The margin finds examples that CE misses although no gradient is masked.
-        robust = self._attack(self._pgd(self.epsilon, "margin"), robust)
         shares = {
             name: (robust & ~self._attack(attack, robust)).mean()
             for name, attack in self._gradient_free_attacks().items()
         }
         measured = max(shares.values())
-        threshold = find_tolerance(GRADIENT_FREE_DIFFERENCE, self.n)
+        threshold = find_tolerance(STRONGER_DIFFERENCE, self.n)
         found = ", ".join(f"{name} on {format_percent(share)}" for name, share in shares.items())
         meaning = (
-            f"{format_percent(robust.mean())} of the examples withstand PGD. Attacks that do not "
-            f"use this model's gradient fool it on additional examples: {found}"
+            f"{format_percent(robust.mean())} of the examples withstand PGD and APGD. Attacks that "
+            f"do not use this model's gradient fool it on additional examples: {found}"
         )
         meaning += ". Its gradients are masked." if measured > threshold else "."
         return judge("gradient_free_stronger", measured, threshold, meaning, ATHALYE)

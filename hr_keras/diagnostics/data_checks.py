@@ -9,6 +9,7 @@ from hr_keras.diagnostics.finding import (
     CARLINI,
     Bounds,
     Finding,
+    Verdict,
     find_largest_difference,
     format_percent,
     judge,
@@ -95,7 +96,7 @@ def epsilon_size(radius: float, bounds: Bounds) -> Finding:
         meaning += ": any image can be turned into any other, and no classifier is robust"
     elif share > LARGEST_EPSILON:
         meaning += ": any image can be made grey, and no classifier is robust"
-    above = "fault" if share >= 1 else "warning"
+    above: Verdict = "fault" if share >= 1 else "warning"
     return judge("epsilon_size", share, LARGEST_EPSILON, f"{meaning}.", CARLINI, above)
 
 

@@ -1,0 +1,64 @@
+"""What a model does inside: gradients and branches in its forward pass, models that it contains."""
+
+import itertools
+
+import keras
+import numpy as np
+
+from hr_keras._core.logits import classifier_output
+from hr_keras.attacks import Task
+from hr_keras.diagnostics.finding import ATHALYE, Finding, judge
+
+_BRANCHES = ("If", "StatelessIf", "Case", "StatelessCase")
+# Transfer from each costs an attack of its own.
+_MOST_MODELS = 2
+
+
+def forward_pass(task: Task) -> Finding:
+    """Checks whether the model computes gradients, or branches, when it classifies."""
+    import tensorflow as tf
+
+    step = tf.function(lambda images: task.model(images, training=False))
+    spec = tf.TensorSpec((None, *task.images.shape[1:]), task.images.dtype)
+    graph = step.get_concrete_function(spec).graph.as_graph_def()
+    functions = (function.node_def for function in graph.library.function)
+    nodes = list(itertools.chain(graph.node, *functions))
+    gradients = sum("gradient_tape/" in node.name or "gradients/" in node.name for node in nodes)
+    branches = sum(node.op in _BRANCHES for node in nodes)
+    meaning = (
+        f"{gradients} operations of the model's forward pass belong to a gradient, and {branches} "
+        "choose a branch"
+    )
+    if gradients:
+        meaning += (
+            ". It optimises the image before it decides, which gradient attacks do not see "
+            "through: attack the network behind it, and transfer (`others`)"
+        )
+    elif branches:
+        meaning += ". A gradient attack sees only the branch that an image takes"
+    found = gradients + branches
+    return judge("forward_pass", found, 0.0, f"{meaning}.", ATHALYE, "warning")
+
+
+def find_inner_models(model: keras.Model, images: np.ndarray) -> tuple[keras.Model, ...]:
+    """Returns the first classifiers inside a model that take its images and have its classes."""
+    classes = classifier_output(model, images).num_classes
+    inner = (layer for layer in model._flatten_layers(include_self=False))
+    return tuple(
+        itertools.islice(
+            (
+                layer
+                for layer in inner
+                if isinstance(layer, keras.Model) and _classifies(layer, images[:2], classes)
+            ),
+            _MOST_MODELS,
+        )
+    )
+
+
+def _classifies(model: keras.Model, images: np.ndarray, classes: int) -> bool:
+    try:
+        outputs = model(images, training=False)
+        return outputs.shape[0] == len(images) and classifier_output(model).num_classes == classes
+    except Exception:  # made for other inputs: any layer may fail in its way
+        return False

@@ -1,0 +1,92 @@
+"""A model that moves its images before it decides: published defences of this kind hide a gap."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import linear_model
+from keras import layers
+
+from hr_keras.attacks import Task
+from hr_keras.diagnostics.attack_checks import AttackChecks
+from hr_keras.diagnostics.forward_pass import find_inner_models, forward_pass
+
+BOUNDS = (-10.0, 10.0)
+
+
+class AntiAdversary(keras.Model):
+    """Moves its input towards its own decision (Alfarra et al. 2022), then classifies it."""
+
+    def __init__(self, network, steps=2, size=0.3):
+        super().__init__()
+        self.network, self.steps, self.size = network, steps, size
+
+    def call(self, images):
+        decision = tf.argmax(self.network(images), axis=-1)
+        moved = images
+        for _ in range(self.steps if not tf.executing_eagerly() else 0):
+            logits = self.network(moved)
+            ce = tf.nn.sparse_softmax_cross_entropy_with_logits(decision, logits)
+            moved = moved - self.size * tf.sign(tf.gradients(ce, moved)[0])
+        return self.network(moved)
+
+
+class Branching(layers.Layer):
+    def call(self, images):
+        return tf.cond(tf.reduce_mean(images) > 0, lambda: images, lambda: 2 * images)
+
+
+def task_of(model, n=30):
+    images = np.random.default_rng(1).normal(size=(n, 2, 2, 3)).astype("float32")
+    labels = np.asarray(linear_model(1.0)(images)).argmax(axis=-1)
+    model(images[:1])
+    return Task.of(model, images, labels, BOUNDS, 256).predict()
+
+
+@pytest.mark.parametrize(
+    ("make", "verdict", "words"),
+    [
+        (lambda: AntiAdversary(linear_model(1.0, None)), "warning", "optimises the image"),
+        (lambda: keras.Sequential([Branching(), linear_model(1.0)]), "warning", "the branch"),
+        (lambda: linear_model(1.0), "ok", "0 operations"),
+    ],
+)
+def test_gradients_and_branches_in_the_forward_pass(make, verdict, words):
+    found = forward_pass(task_of(make()))
+    assert found.verdict == verdict
+    assert words in found.meaning
+
+
+def test_classifiers_inside_a_model():
+    network = linear_model(1.0, None)
+    features = keras.Sequential([keras.Input((2, 2, 3)), layers.Flatten(), layers.Dense(5)])
+    head = keras.Sequential([keras.Input((5,)), layers.Dense(3)])
+    images = task_of(network).images
+    assert find_inner_models(AntiAdversary(network), images) == (network,)
+    assert find_inner_models(keras.Sequential([features, head]), images) == ()
+
+
+def test_transfer_from_the_network_behind_an_anti_adversary(monkeypatch):
+    """The model undoes what leads away from its decision; the network behind it does not."""
+    model = AntiAdversary(linear_model(1.0, None))
+    task = task_of(model)
+    inner = find_inner_models(model, task.images)
+    checks = AttackChecks(task, 0.5, "linf", BOUNDS, 0, inner)
+    transfer = {"transfer": checks._gradient_free_attacks()["transfer"]}
+    monkeypatch.setattr(AttackChecks, "_gradient_free_attacks", lambda _: transfer)
+    found = checks._gradient_free_stronger(checks.correct)
+    assert found.verdict == "fault"
+    assert "transfer on " in found.meaning
+    assert "masked" in found.meaning
+
+
+def test_a_weak_pgd_is_not_called_masked():
+    """A stronger attack along the gradient fools a third of the examples: 60 % are left of 90."""
+    task = task_of(linear_model(1.0))
+    checks = AttackChecks(task, 0.1, "linf", BOUNDS, 0, ())
+    weak, strong = np.arange(30) < 27, np.arange(30) < 18
+    found = checks._pgd_too_weak(weak, strong)
+    assert (found.verdict, found.measured) == ("warning", pytest.approx(0.3))
+    assert "PGD is too weak here" in found.meaning
+    assert "masked" not in found.meaning
+    assert checks._pgd_too_weak(weak, weak).verdict == "ok"
