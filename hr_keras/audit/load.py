@@ -1,6 +1,8 @@
 """Saved models from anywhere: loaded without running their code, checked against the data."""
 
 import hashlib
+import json
+import math
 import pathlib
 import re
 import zipfile
@@ -13,9 +15,14 @@ from hr_keras.datasets import Dataset
 
 __all__ = ["load_model"]
 
+Shape = tuple[int | None, ...]
+# Bytes of the description of a model: Keras reads all of it before it looks at any.
+LARGEST_DESCRIPTION = 64 * 2**20
+LARGEST_EXPANSION = 20
+
 
 def load_model(path: Path) -> keras.Model:
-    """Loads a model from a `.keras` file, in Keras' safe mode.
+    """Loads a model from a `.keras` or `.h5` file, in Keras' safe mode.
 
     Args:
         path: The file.
@@ -37,12 +44,8 @@ def load_model(path: Path) -> keras.Model:
     path = pathlib.Path(path)
     if not path.is_file():
         raise ValueError(f"There is no file {str(path)!r}.")
-    if not zipfile.is_zipfile(path) or path.suffix != ".keras":
-        raise ValueError(
-            f"{path} is not a Keras model: a .keras file was expected, as "
-            "model.save('model.keras') writes it. Load a model in another format (.h5, "
-            "SavedModel) where it was made, and save it again in this one."
-        )
+    if problem := _find_problem(path):
+        raise ValueError(problem)
     try:
         model = keras.models.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # damage and missing classes show as any of a dozen types
@@ -52,10 +55,55 @@ def load_model(path: Path) -> keras.Model:
     return model
 
 
+def _find_problem(path: pathlib.Path) -> str | None:
+    """What is wrong with a file at the first look, or `None`."""
+    with path.open("rb") as file:
+        start = file.read(64)
+    if start.startswith(b"version https://git-lfs"):
+        return (
+            f"{path} is a git-lfs pointer, not the model: {path.stat().st_size} bytes of text that "
+            "stand for a file elsewhere. Fetch it with `git lfs pull`."
+        )
+    if path.suffix in (".h5", ".hdf5") and start.startswith(b"\x89HDF\r\n"):
+        return None
+    if path.suffix != ".keras" or not zipfile.is_zipfile(path):
+        return (
+            f"{path} is not a Keras model: a .keras file was expected, as "
+            "model.save('model.keras') writes it, or an .h5 file. Where another format loads, "
+            "such as SavedModel, run keras.models.load_model(…, compile=False).save('model.keras')."
+        )
+    with zipfile.ZipFile(path) as archive:
+        for entry in archive.infolist():
+            limit = LARGEST_DESCRIPTION
+            if not entry.filename.endswith(".json"):  # weights hardly shrink
+                limit += LARGEST_EXPANSION * entry.compress_size
+            if entry.file_size > limit:
+                return (
+                    f"{path} is refused: its part {_printable(entry.filename)!r} would unpack to "
+                    f"{entry.file_size:,} bytes; at most {limit:,} were expected."
+                )
+    return None
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() or c == "\n" else " " for c in text)
+
+
+def _find_keras_version(path: pathlib.Path) -> str | None:
+    """The version that wrote a `.keras` file, if it says so and is older than 3."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            version = json.loads(archive.read("metadata.json"))["keras_version"]
+    except Exception:  # of a damaged file, or one that is no archive
+        return None
+    return version if re.fullmatch(r"[012]\.[\w.+-]{1,30}", str(version)) else None
+
+
 def _explain(path: pathlib.Path, message: str) -> str:
-    # What Keras says holds names from the file.
-    message = "".join(c if c.isprintable() or c == "\n" else " " for c in message)
-    first = (message.strip().splitlines() or ["no reason given"])[0][:300]
+    message = _printable(message)  # what Keras says holds names from the file
+    # The first lines quote the configuration, the last one says what is wrong with it.
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    last = lines[-1][:300] if lines else "no reason given"
     in_python = (
         "build the model in Python, load its weights, and call hr_keras.audit.audit(model, "
         "images, labels, epsilon) on it"
@@ -66,42 +114,62 @@ def _explain(path: pathlib.Path, message: str) -> str:
             "refused. If you trust where it comes from: replace the Lambda by a class registered "
             f"with keras.saving.register_keras_serializable and save again, or {in_python}."
         )
-    if named := re.search(r"Could not locate \w+ '([^']*)'", message):
+    if version := _find_keras_version(path):
+        return (
+            f"{path} was saved by Keras {version}, and this is Keras {keras.__version__}, which "
+            f"says: {last} Where it loads, run keras.models.load_model({path.name!r}, "
+            f"compile=False).save('{path.stem}.h5') and audit that, or {in_python}."
+        )
+    if named := re.search(r"(?:Could not locate \w+|Unknown \w+:) '([^']*)'", message):
         return (
             f"{path} needs a class that is not known here, {named[1]!r}. Make the model of Keras' "
             f"own layers, or {in_python}."
         )
-    return f"{path} could not be loaded as a Keras model: {first}"
+    return f"{path} could not be loaded as a Keras model: {last}"
 
 
-def check_fit(model: keras.Model, dataset: Dataset, name: str) -> None:
-    """Raises a ValueError unless a model takes the images of a data set, and has its classes.
+def give_shape(model: keras.Model, dataset: Dataset, name: str) -> Dataset:
+    """Returns a data set with its test images in the shape that a model takes.
 
     Args:
         model: A Keras classifier.
         dataset: The data set.
         name: Its name.
+
+    Raises:
+        ValueError: If the model takes other images, or has other classes.
     """
-    given = dataset.test.images.shape[1:]
-    wanted = _find_input_shape(model)
-    fits = wanted is None or (
-        len(wanted) == len(given)
-        and all(side in (None, other) for side, other in zip(wanted, given, strict=True))
-    )
-    if not fits:
-        raise ValueError(
-            f"Model {model.name!r} takes images of shape {wanted}; those of {name} are {given}. "
-            "Audit it on the data that it was trained for."
-        )
+    given, wanted = dataset.test.images.shape[1:], _find_input_shape(model)
+    if wanted is not None and not _fits(given, wanted):
+        if not _is_same_order(given, wanted):
+            raise ValueError(
+                f"Model {model.name!r} takes images of shape {wanted}; those of {name} are "
+                f"{given}. Audit it on the data that it was trained for."
+            )
+        images = dataset.test.images.reshape(-1, *(side or 1 for side in wanted))
+        dataset = dataset._replace(test=dataset.test._replace(images=images))
     classes = classifier_output(model, dataset.test.images).num_classes
     if classes != dataset.num_classes:
         raise ValueError(
             f"Model {model.name!r} has {classes} classes; the labels of {name} are from 0 to "
             f"{dataset.num_classes - 1}. Audit it on the data that it was trained for."
         )
+    return dataset
 
 
-def _find_input_shape(model: keras.Model) -> tuple[int | None, ...] | None:
+def _fits(given: Shape, wanted: Shape) -> bool:
+    return len(wanted) == len(given) and all(
+        side in (None, other) for side, other in zip(wanted, given, strict=True)
+    )
+
+
+def _is_same_order(given: tuple[int, ...], wanted: Shape) -> bool:
+    """Whether only sides of 1 differ, or the model takes flat images: no axes are exchanged."""
+    sides = [tuple(side for side in shape if side != 1) for shape in (given, wanted)]
+    return sides[0] == sides[1] or (len(sides[1]) == 1 and math.prod(given) == sides[1][0])
+
+
+def _find_input_shape(model: keras.Model) -> Shape | None:
     """Shape of one image, `None` for a side of any size; `None` if it is not known."""
     try:
         shape = model.input_shape

@@ -1,5 +1,6 @@
 """An audit as text and pictures, from its result alone."""
 
+import math
 import pathlib
 import re
 import textwrap
@@ -203,6 +204,8 @@ def _format_protocol(result: AuditResult) -> str:
         "data": protocol.data and first,
         "SHA-256 of the data": protocol.data_sha256,
         "adversarial examples also from": ", ".join(protocol.others) or None,
+        "images": protocol.stored_shape
+        and f"of shape {protocol.stored_shape}, reshaped to what the model takes",
         "pixels": f"from {protocol.bounds[0]:g} to {protocol.bounds[1]:g}",
         "seed": protocol.seed,
         "batch size": protocol.batch_size,
@@ -280,7 +283,10 @@ def _caption(decision: int, probability: float | None) -> str:
 
 def _find_pixels(image: EncodedImage) -> np.ndarray:
     """`(height, width)` or `(height, width, 3)` of an image of any rank: the middle frame."""
-    pixels = np.atleast_2d(image.decode().astype("float64"))
+    pixels = image.decode().astype("float64")
+    side = math.isqrt(pixels.size)
+    if pixels.ndim == 1:
+        pixels = pixels.reshape(side if side**2 == pixels.size else 1, -1)
     while pixels.ndim > 3:
         pixels = pixels[len(pixels) // 2]
     return pixels.mean(axis=2) if pixels.ndim == 3 and pixels.shape[2] != 3 else pixels

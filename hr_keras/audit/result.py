@@ -35,6 +35,7 @@ class AuditProtocol:
         others: Classifiers that adversarial examples come from: names, or SHA-256 of files.
         data: Name of the data set; `None` for arrays.
         data_sha256: SHA-256 of the data set, if it is a file.
+        stored_shape: Shape of an image in the data set, if the model was given another.
         split: Split of the data set whose first examples these are; `None` for arrays.
 
     Raises:
@@ -51,6 +52,7 @@ class AuditProtocol:
     others: tuple[str, ...] = ()
     data: str | None = None
     data_sha256: str | None = None
+    stored_shape: tuple[int, ...] | None = None
     split: str | None = None
 
     def __post_init__(self) -> None:

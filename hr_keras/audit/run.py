@@ -15,7 +15,7 @@ from hr_keras._core.files import Path, holds_anything, write_atomically
 from hr_keras._core.logits import check_backend, classifier_output
 from hr_keras._core.runtime import collect_versions
 from hr_keras.attacks import Attack, Task, worst_case
-from hr_keras.audit.load import check_fit, find_sha256, load_model
+from hr_keras.audit.load import find_sha256, give_shape, load_model
 from hr_keras.audit.result import (
     WORST_CASE,
     AuditedAttack,
@@ -96,6 +96,7 @@ def audit_file(
     attacks: str | Sequence[str] = ATTACKS,
     examples: int = 200,
     seed: int = 0,
+    bounds: tuple[float, float] = (0.0, 1.0),
     data_dir: Path | None = None,
     others: Iterable[Path] = (),
     folder: Path | None = None,
@@ -105,15 +106,18 @@ def audit_file(
     If the folder holds the result of the same audit, it is read and nothing is computed.
 
     Args:
-        path: A `.keras` file, loaded in Keras' safe mode.
+        path: A `.keras` or `.h5` file, loaded in Keras' safe mode. Images are reshaped where it
+            takes the same pixels without a channel axis, or flat.
         data: Name or path of a data set, see `datasets.load`.
         epsilon: As for `audit`.
         norm: As for `audit`.
         attacks: As for `audit`.
         examples: Number of test images, or all of them if there are fewer. Default 200.
         seed: As for `audit`.
+        bounds: Lowest and highest pixel value that the model was made for, such as `(0, 255)`:
+            images are scaled to it, and ε has this unit. Default `(0.0, 1.0)`.
         data_dir: Folder of the data sets, see `datasets.load`.
-        others: `.keras` files of classifiers of the same images and classes, see `audit`.
+        others: Files of classifiers of the same images and classes, see `audit`.
         folder: Folder of the result. Default: one under `runs`, named after model, data and ε.
 
     Returns:
@@ -134,18 +138,28 @@ def audit_file(
         ```
     """
     check_backend()
-    protocol = AuditProtocol(epsilon, norm, _as_tuple(attacks), examples, seed, split="test")
+    protocol = AuditProtocol(
+        epsilon, norm, _as_tuple(attacks), examples, seed, bounds, split="test"
+    )
     path, name, others = pathlib.Path(path), datasets.check_name(data), tuple(others)
     model, *other_models = map(load_model, (path, *others))
     data_stem = pathlib.PurePath(name).stem
     folder = pathlib.Path(folder or f"runs/audit_{path.stem}_{data_stem}_{epsilon:g}")
     dataset = datasets.load(name, data_dir=data_dir)
+    stored = dataset.test.images.shape[1:]
     for each in (model, *other_models):
-        check_fit(each, dataset, name)
+        shaped = give_shape(each, dataset, name)
+        if each is model:
+            dataset = shaped
+        elif shaped is not dataset:
+            raise ValueError(f"`others` must take images of the same shape. Received: {each.name}")
     images, labels = (array[:examples] for array in dataset.test)
+    low, high = protocol.bounds
+    images = (low + images * (high - low)).clip(low, high)
     protocol = dataclasses.replace(
         protocol,
         examples=len(images),
+        stored_shape=None if images.shape[1:] == stored else stored,
         others=tuple(map(find_sha256, others)),
         data=pathlib.PurePath(name).name,
         data_sha256=find_sha256(name) if name.endswith(".npz") else None,

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from hr_keras._core.checks import check_count, check_epsilons
+from hr_keras._core.checks import check_bounds, check_count, check_epsilons
 from hr_keras._core.runtime import import_tensorflow
 from hr_keras.cli.options import (
     DATA_DIR_HELP,
@@ -187,12 +187,20 @@ def alpha(
 def audit(
     model: Annotated[
         Optional[pathlib.Path],
-        typer.Argument(help="A .keras file; none to draw again what the output folder holds."),
+        typer.Argument(help="A .keras or .h5 file; none to draw what the output folder holds."),
     ] = None,
     data: Annotated[str, typer.Option(help=DATA_HELP)] = "mnist10k",
-    epsilon: Annotated[float, typer.Option(help="Size of the perturbation, pixels in 0 … 1.")] = (
-        0.1
-    ),
+    epsilon: Annotated[
+        Optional[float],
+        typer.Option(help="Size of the perturbation in the unit of --bounds; by default a tenth."),
+    ] = None,
+    bounds: Annotated[
+        tuple[float, float],
+        typer.Option(
+            metavar="LOW HIGH",
+            help="Pixel range that the model was made for, such as 0 255; images are scaled to it.",
+        ),
+    ] = (0.0, 1.0),
     norm: Annotated[Norm, typer.Option(help="What ε measures.")] = Norm.linf,
     examples: Annotated[int, typer.Option(help="Number of test images.")] = 200,
     attack: Annotated[
@@ -202,7 +210,7 @@ def audit(
     other: Annotated[
         Optional[list[pathlib.Path]],
         typer.Option(
-            help="A .keras file of another classifier, whose adversarial examples are tried on "
+            help="File of another classifier, whose adversarial examples are tried on "
             "this one; repeat for several."
         ),
     ] = None,
@@ -223,14 +231,17 @@ def audit(
     attacks = {} if attack is None else {"attacks": tuple(map(get_value, attack))}
     with stop_with_a_line():
         if model is not None:
+            if epsilon is None:
+                epsilon = 0.1 * (check_bounds(bounds)[1] - bounds[0])
             folder, result = audits.audit_file(
                 model, data, epsilon, get_value(norm), examples=examples, seed=seed,
-                data_dir=data_dir, others=tuple(other or ()), folder=output, **attacks,
+                bounds=bounds, data_dir=data_dir, others=tuple(other or ()), folder=output,
+                **attacks,
             )  # fmt: skip
         elif output is not None and (found := audits.read_audit(output)) is not None:
             folder, result = output, found
         else:
-            raise ValueError("A .keras file to audit, or the folder of an audit, must be given.")
+            raise ValueError("A model file to audit, or the folder of an audit, must be given.")
         text = audits.write_audit(folder, result)
     console = Console()
     console.print(Markdown(text))

@@ -1,6 +1,7 @@
 """Image classification data: `load(name)` returns train, validation and test arrays."""
 
 import importlib.resources
+import math
 import os
 from typing import Literal, NamedTuple
 
@@ -74,8 +75,9 @@ def load(
               tensorflow-datasets, which downloads what it lacks. It has the images in another
               order, which gives another validation split.
             - the path of an `.npz` file with `x_train, y_train, x_test, y_test`: images uint8,
-              or floating point in [0, 1], of shape `(n, height, width)` or `(n, height, width,
-              channels)`; integer labels `(n,)` or `(n, 1)`. Nothing is unpickled.
+              or floating point in [0, 1], of shape `(n, height, width)`, `(n, height, width,
+              channels)`, or `(n, side²)` for square images of one channel; integer labels `(n,)`
+              or `(n, 1)`, or one-hot `(n, classes)`. Nothing is unpickled.
         validation: Share of the training images that becomes the validation split, the same
             share of every class; at least 0 and below 1. Default 0.1.
         seed: Integer that determines the validation split. Default 0.
@@ -237,19 +239,24 @@ def _read(name: str, data_dir: str | os.PathLike[str] | None) -> list[np.ndarray
 def _check_split(images: np.ndarray, labels: np.ndarray, name: str, which: str) -> Split:
     """Checks images, and adds the channel axis; checks labels, and casts them to int64 `(n,)`."""
     where = f"{which} of {name}"
+    side = math.isqrt(images.shape[1]) if images.ndim == 2 else 0
+    if side and side**2 == images.shape[1]:
+        images = images.reshape(len(images), side, side)
     if images.ndim == 3:
         images = images[..., None]
     if images.ndim != 4 or 0 in images.shape:
         raise ValueError(
-            f"Images must have shape (n, height, width[, channels]), n ≥ 1. "
+            "Images must have shape (n, height, width[, channels]), or (n, side²), n ≥ 1. "
             f"Received for {where}: {images.shape}"
         )
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
+    if labels.ndim == 2 and np.isin(labels, (0, 1)).all() and (labels.sum(axis=1) == 1).all():
+        labels = labels.argmax(axis=1)  # one-hot
     if labels.shape != images.shape[:1]:
         raise ValueError(
-            f"Labels must have shape (n,) or (n, 1) with n={len(images)}. "
-            f"Received for {where}: {labels.shape}"
+            "Labels must have shape (n,) or (n, 1), or be one-hot (n, classes), with "
+            f"n={len(images)}. Received for {where}: {labels.shape}"
         )
     if not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(

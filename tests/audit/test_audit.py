@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import zipfile
 
 import keras
 import numpy as np
@@ -11,7 +10,7 @@ from conftest import linear_model
 from keras import layers
 
 from hr_keras import audit
-from hr_keras.audit import load, report, run
+from hr_keras.audit import report, run
 
 EPSILON = 0.1
 BOUNDS = (-10.0, 10.0)
@@ -258,68 +257,3 @@ def test_bad_arguments(model, changes, message):
                  "epsilon": 0.1, "bounds": BOUNDS, "attacks": "fgsm", **changes}  # fmt: skip
     with pytest.raises(ValueError, match=message):
         audit.audit(**arguments)
-
-
-class NobodyKnows(layers.Layer):
-    def call(self, inputs):
-        return inputs
-
-
-def _edited(whole, path, change):
-    """A copy of a `.keras` file, its description changed."""
-    with zipfile.ZipFile(whole) as source, zipfile.ZipFile(path, "w") as copy:
-        for name in source.namelist():
-            content = source.read(name)
-            if name == "config.json":
-                assert change[0] in content.decode()
-                content = content.decode().replace(*change, 1).encode()
-            copy.writestr(name, content)
-
-
-@pytest.fixture
-def folder(tmp_path):
-    """Files that are no model to be audited, by name."""
-    (tmp_path / "text.keras").write_text("not a model")
-    keras.Sequential([keras.Input((4,)), layers.Lambda(lambda x: x), layers.Dense(3)]).save(
-        tmp_path / "code.keras"
-    )
-    keras.Sequential([keras.Input((4,)), NobodyKnows(), layers.Dense(3)]).save(
-        tmp_path / "unknown.keras"
-    )
-    model = linear_model(1.0)
-    model.save(tmp_path / "whole.keras")
-    _edited(tmp_path / "whole.keras", tmp_path / "lambda.keras",
-            ('"units": 3', '"units": -3, "name": "lambda"'))  # fmt: skip
-    _edited(tmp_path / "whole.keras", tmp_path / "escape.keras",
-            ('"class_name": "Sequential"', r'"class_name": "X\u001b]0;p\u0007"'))  # fmt: skip
-    model.save(tmp_path / "old.h5")
-    half = (tmp_path / "whole.keras").read_bytes()
-    (tmp_path / "half.keras").write_bytes(half[: len(half) // 2])
-    np.savez(tmp_path / "arrays.npz", a=1)
-    (tmp_path / "arrays.npz").rename(tmp_path / "arrays.keras")
-    return tmp_path
-
-
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("missing.keras", "There is no file"),
-        ("text.keras", "is not a Keras model: a .keras file was expected"),
-        ("half.keras", "is not a Keras model"),
-        ("arrays.keras", "could not be loaded as a Keras model"),
-        ("old.h5", r"a .keras file was expected"),
-        ("code.keras", "holds code .* refused. If you trust where it comes from"),
-        ("unknown.keras", "needs a class that is not known here, 'NobodyKnows'"),
-        ("lambda.keras", "could not be loaded as a Keras model"),
-        ("escape.keras", r"could not be loaded as a Keras model: [ -~]*keras\.X ]0;p [ -~]*$"),
-    ],
-)
-def test_files_that_are_no_model(folder, name, message):
-    with pytest.raises(ValueError, match=message):
-        load.load_model(folder / name)
-
-
-def test_a_whole_file_is_loaded(folder):
-    model = load.load_model(folder / "whole.keras")
-    images, _ = examples()
-    np.testing.assert_array_equal(model(images), linear_model(1.0)(images))

@@ -72,7 +72,9 @@ def test_an_npz_file_in_keras_layout(tmp_path):
     [
         ({"y_test": None}, "Missing: y_test"),
         ({"y_train": np.array([{}] * 20, dtype=object)}, "unpickling"),
-        ({"x_train": np.zeros((20, 16), "uint8")}, "train.*(20, 16)"),
+        ({"x_train": np.zeros((20, 12), "uint8")}, "(n, side²).*train.*(20, 12)"),
+        ({"y_train": np.ones((20, 2), int)}, "one-hot (n, classes)"),
+        ({"y_train": np.full((20, 2), 0.5)}, "one-hot (n, classes)"),
         ({"x_train": np.zeros((0, 4, 4), "uint8"), "y_train": np.zeros(0, int)}, "n ≥ 1"),
         ({"y_train": np.zeros(19, int)}, "n=20.*(19,)"),
         ({"y_train": np.full(20, -1)}, "smallest -1"),
@@ -142,6 +144,22 @@ def test_tfds_data_that_cannot_be_had(tmp_path, monkeypatch):
         datasets.load("cifar10", data_dir=tmp_path / "tfds")
     for part in (str(tmp_path / "tfds"), "data_dir", ".npz"):
         assert part in str(caught.value)
+
+
+def test_flat_images_and_one_hot_labels_are_the_same_data(tmp_path):
+    plain = datasets.load(write(tmp_path / "plain.npz"))
+    flat = datasets.load(
+        write(
+            tmp_path / "flat.npz",
+            x_train=np.arange(20 * 16, dtype="uint8").reshape(20, 16),
+            y_train=np.eye(2)[np.arange(20) % 2],
+            x_test=np.zeros((4, 16), "uint8"),
+        )
+    )
+    for one, other in zip(plain, flat, strict=True):
+        np.testing.assert_array_equal(one.images, other.images)
+        np.testing.assert_array_equal(one.labels, other.labels)
+        assert other.labels.dtype == "int64"
 
 
 @pytest.mark.parametrize(("name", "shape"), [("cifar10", (32, 32, 3)), ("mnist", (28, 28, 1))])

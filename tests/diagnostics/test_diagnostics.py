@@ -335,8 +335,8 @@ def test_a_square_root_without_a_slope_at_zero(trained, test):
 
 
 def test_a_wrinkled_loss_leads_pgd_astray(build, test):
-    """The slope of the ripple is 20 times that of what it lies on."""
-    assert wrong(check(build(height=0.02), test))["gradient_free_stronger"] == "fault"
+    """The slope of the ripple is 20 times that of what it lies on: APGD and Square get past it."""
+    assert wrong(check(build(height=0.02), test)) == {"pgd_too_weak": "warning"}
 
 
 def test_a_network_of_steps(build, test):
@@ -429,7 +429,7 @@ def test_the_budget_of_passes_is_kept():
     assert 400 < cost["backward"] <= 5 + 560
     in_small_batches = 30 + 5  # calls for 30 images, of one and of seven
     assert cost["forward"] - cost["backward"] <= 34 + in_small_batches + 600 + 12  # the last verify
-    assert cost["traces"] == 3  # eager for the output's dtype, and twice for randomness
+    assert cost["traces"] == 4  # eager for the output's dtype, for randomness twice, for the graph
 
 
 @pytest.mark.parametrize(
