@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 __all__ = ["write_audit"]
 
 _VERDICTS = {"fault": "FAULT", "warning": "warning", "ok": "ok", "not applicable": "–"}
+_UNKNOWN_LOGITS = (
+    "† The model's logits are not known, so that attacks use the logarithms of its probabilities, "
+    "whose gradient may vanish: true accuracy under attack may be far lower, under `standard` too."
+)
 _NORMS = {"linf": "L∞", "l2": "L2"}
 # Colour-blind safe (Okabe & Ito), without its yellow, and three more.
 _COLOURS = (
@@ -81,6 +85,8 @@ def format_audit(result: AuditResult) -> str:
             " A stronger attack may fool more examples: `--attack standard` runs those of "
             "AutoAttack."
         )
+    if _mark(result):
+        notes += f" {_UNKNOWN_LOGITS}"
     sections = [
         f"# Audit of {plain_text(_find_name(result))}",
         _summarize(result, size),
@@ -109,6 +115,11 @@ def format_audit(result: AuditResult) -> str:
     return "\n\n".join(sections) + "\n"
 
 
+def _mark(result: AuditResult) -> str:
+    """What follows an accuracy under attack that may be too high."""
+    return "†" if result.model.output == "probabilities" else ""
+
+
 def _find_name(result: AuditResult) -> str:
     """The model's file, or its name, and the data."""
     data = "" if result.protocol.data is None else f" on {result.protocol.data}"
@@ -119,8 +130,8 @@ def _summarize(result: AuditResult, size: str) -> str:
     rows = (result.clean, result.find_row(WORST_CASE))
     clean, worst = (format_share(row.accuracy) for row in rows)
     text = (
-        f"Accuracy {clean} without an attack, **{worst}** under the worst of the attacks on each "
-        f"example at {size}."
+        f"Accuracy {clean} without an attack, **{worst}**{_mark(result)} under the worst of the "
+        f"attacks on each example at {size}."
     )
     faults, warnings = (
         ", ".join(_code(one.name) for one in result.findings if one.verdict == verdict)
@@ -153,9 +164,9 @@ def _format_attacks(result: AuditResult) -> str:
     described = {one.name: plain_text(one.description) for one in result.attacks}
     rows = [["none", "", interval(result.clean)]]
     for name in result.protocol.attacks:
-        row = interval(result.find_row(name))
+        row = interval(result.find_row(name)) + _mark(result)
         rows.append([plain_text(name), described.get(name, ""), row])
-    worst = interval(result.find_row(WORST_CASE))
+    worst = interval(result.find_row(WORST_CASE)) + _mark(result)
     rows.append(["**worst case**", "the worst of them for each example", worst])
     return _table(["attack", "what it does", "accuracy"], rows)
 
@@ -163,7 +174,13 @@ def _format_attacks(result: AuditResult) -> str:
 def _format_curve(result: AuditResult) -> str:
     names = (*result.protocol.attacks, WORST_CASE)
     rows = [
-        [f"{e:g}", *(format_share(result.find_row(name, e).accuracy) for name in names)]
+        [
+            f"{e:g}",
+            *(
+                format_share(result.find_row(name, e).accuracy) + (_mark(result) if e else "")
+                for name in names
+            ),
+        ]
         for e in (0.0, *result.protocol.epsilons)
     ]
     return _table(["ε", *(plain_text(name.replace("_", " ")) for name in names)], rows)
@@ -238,6 +255,8 @@ def draw_curve(result: AuditResult, title: str = "") -> "Figure":
     axes.set_xlim(left=0)
     axes.grid(alpha=0.3)
     figure.legend(loc="outside right upper", frameon=False)
+    if _mark(result):
+        title += " † logits not known: accuracy under attack may be far lower"
     axes.set_title(textwrap.fill(title, 64), fontsize=10, parse_math=False)
     return figure
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 
 import keras
 import numpy as np
@@ -9,7 +10,8 @@ import pytest
 from conftest import linear_model
 from keras import layers
 
-from hr_keras import audit
+from hr_keras import audit, evaluation
+from hr_keras.attacks.worst_case import ATTACK_NAMES
 from hr_keras.audit import report, run
 
 EPSILON = 0.1
@@ -210,6 +212,42 @@ def test_an_audit_in_l2_and_its_other_models():
         assert np.linalg.norm(change.astype("float64")) <= 0.3 + 1e-6
     (finding,) = (one for one in result.findings if one.name == "gradient_free_stronger")
     assert "transfer on " in finding.meaning
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_every_attack_and_check_is_of_the_protocol(model, monkeypatch, norm):
+    """Its norm, seed, bounds and ε; and what its description says it does. Nothing is attacked."""
+    images, labels = examples()
+    made, checked = [], []
+
+    def robust_accuracy(model, images, labels, attacks, batch_size):
+        made.append(attacks)
+        right = np.ones(len(labels), bool)
+        return evaluation.RobustAccuracy(right, {attack.name: right for attack in attacks})
+
+    monkeypatch.setattr(run.evaluation, "robust_accuracy", robust_accuracy)
+    monkeypatch.setattr(run.diagnostics, "check", lambda *values: checked.append(values[3:]) or [])
+    result = audit.audit(model, images, labels, 0.3, norm, ATTACK_NAMES, 7, BOUNDS, 32)
+    assert checked == [(0.3, norm, BOUNDS, 32, 7, ())]
+    assert [attacks[0].epsilon for attacks in made] == list(result.protocol.epsilons)
+    for attacks in made:
+        parts = [part for one in attacks for part in getattr(one, "attacks", [one])]
+        assert {(part.norm, part.seed, part.bounds) for part in parts} == {(norm, 7, BOUNDS)}
+    for attack in result.attacks:
+        parts = attack.settings.get("attacks", [attack.settings])
+        settings = {value for part in parts for value in part.values() if type(value) is int}
+        said = re.findall(r"([\d,]+) (?:steps|queries|points)|best of (\d+)$", attack.description)
+        assert {int("".join(number).replace(",", "")) for number in said} <= settings
+
+
+def test_numbers_carry_a_warning_where_logits_are_not_known(result):
+    """Every accuracy under attack in tables and summary, and none without an attack."""
+    hidden = dataclasses.replace(result.model, output="probabilities")
+    text = report.format_audit(dataclasses.replace(result, model=hidden))
+    names = len(result.protocol.attacks) + 1
+    assert text.count("†") == 1 + names * (1 + len(result.protocol.epsilons)) + 1
+    assert "logits are not known" in text
+    assert "†" not in report.format_audit(result)
 
 
 @pytest.mark.parametrize(
