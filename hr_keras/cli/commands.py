@@ -224,9 +224,9 @@ def audit(
     """Audit a saved classifier: accuracy under attacks, and whether to believe it."""
     import_tensorflow()
     from rich.console import Console
-    from rich.markdown import Markdown
 
     from hr_keras import audit as audits
+    from hr_keras.cli.markdown import print_markdown
 
     attacks = {} if attack is None else {"attacks": tuple(map(get_value, attack))}
     with stop_with_a_line():
@@ -244,5 +244,5 @@ def audit(
             raise ValueError("A model file to audit, or the folder of an audit, must be given.")
         text = audits.write_audit(folder, result)
     console = Console()
-    console.print(Markdown(text))
+    print_markdown(console, text)
     console.print(f"\nText, pictures and audit.json: {folder}", markup=False)

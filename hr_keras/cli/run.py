@@ -30,11 +30,11 @@ def run_experiment(
     `check` raises before the training where `write` would raise after it.
     """
     from rich.console import Console
-    from rich.markdown import Markdown
 
     from hr_keras import training
     from hr_keras._core.files import lock_folder
     from hr_keras._core.logits import check_backend
+    from hr_keras.cli.markdown import print_markdown
     from hr_keras.experiments import train
     from hr_keras.experiments.run_folder import RunFolder
 
@@ -59,7 +59,7 @@ def run_experiment(
             for folder in folders:
                 measure(folder)
             text = write(folders)
-            console.print(Markdown(text))
+            print_markdown(console, text)
             console.print(f"\nTables, pictures, models and results: {plan.folder}", markup=False)
     training.from_chief(0, strategy)  # a worker that ends earlier would end the chief too
 
