@@ -4,7 +4,7 @@ import pathlib
 import re
 import sys
 import traceback
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -39,11 +39,22 @@ def _is_ours(error: BaseException) -> bool:
     return bool(files) and package in pathlib.Path(files[-1]).parents
 
 
+def _make_printable(text: str) -> str:
+    return "".join(c if c.isprintable() or c == "\n" else " " for c in text)
+
+
+def _show_traceback(kind: type[BaseException], error: BaseException, tb: Any) -> None:
+    text = "".join(traceback.format_exception(kind, error, tb))
+    print(_make_printable(text), file=sys.stderr, end="")
+
+
 def main() -> None:
     """Entry point of `hr-keras`: what the user can mend ends with a line, a bug with a traceback.
 
-    The exit status is 2 where something must be changed, 1 where the same command resumes.
+    Text from models and files is printed without its control characters. The exit status is 2
+    where something must be changed, 1 where the same command resumes.
     """
+    sys.excepthook = _show_traceback
     try:
         app()
     except Exception as error:
@@ -53,9 +64,15 @@ def main() -> None:
             message, code = str(error), 1
         elif isinstance(error, OSError) or (isinstance(error, ValueError) and _is_ours(error)):
             message, code = str(error), 2
+        elif isinstance(error, ImportError) and error.name in ("jax", "torch"):
+            message, code = (
+                f"Keras is set to the backend {error.name}, which is not installed. Install it, or "
+                "set KERAS_BACKEND=tensorflow.",
+                2,
+            )
         elif type(error).__name__ == "UnavailableError":  # TensorFlow's, which may not be imported
             message, code = "another worker ended. Run the same commands again to resume.", 1
         else:
             raise
-        print(f"hr-keras: {message}", file=sys.stderr)
+        print(f"hr-keras: {_make_printable(message)}", file=sys.stderr)
         sys.exit(code)
