@@ -12,7 +12,7 @@ from keras import ops
 from hr_keras import error_bounds
 from hr_keras._core import information, replicas
 from hr_keras._core.checks import check_alpha
-from hr_keras._core.loss_inputs import prepare_inputs
+from hr_keras._core.loss_inputs import check_name, prepare_inputs
 
 __all__ = ["ConditionalEntropy", "ErrorBound", "HRRisk", "RenyiDivergence"]
 
@@ -29,7 +29,7 @@ class _Expectation(keras.metrics.Metric):
         name: str | None = None,
         dtype: str | None = None,
     ) -> None:
-        super().__init__(name=self._default_name if name is None else name, dtype=dtype)
+        super().__init__(name=check_name(name) or self._default_name, dtype=dtype)
         self.alpha = check_alpha(alpha)
         self.from_logits = from_logits
         # Every replica holds the statistics of all, because a maximum cannot be summed.

@@ -111,7 +111,7 @@ def log_mean_exp_from(statistics: Sequence[Tensor]) -> Tensor:
     a few exponents dominate (α large).
     """
     largest, sum_expm1, sum_exp, total = statistics
-    some = total > 0
+    some = total != 0  # also for a NaN, which must come out
     total = ops.where(some, total, 1.0)
     close = sum_expm1 / total
     is_close = close > -0.5

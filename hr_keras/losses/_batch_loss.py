@@ -1,11 +1,13 @@
 """What all losses here share: one number for the global batch, weights as an expectation."""
 
+import re
 from typing import Any, Literal
 
 import keras
+from keras import ops
 
 from hr_keras._core import information, replicas
-from hr_keras._core.loss_inputs import prepare_inputs
+from hr_keras._core.loss_inputs import check_name, prepare_inputs
 
 Reduction = Literal["sum_over_batch_size", "mean", "mean_with_sample_weight"]
 
@@ -27,13 +29,14 @@ class BatchLoss(keras.losses.Loss):
                 f"`reduction` must be one of {_REDUCTIONS}: {type(self).__name__} is one number "
                 f"for the whole batch. Received: reduction={reduction!r}"
             )
-        super().__init__(name=name, reduction=reduction, dtype=dtype)
+        super().__init__(name=check_name(name), reduction=reduction, dtype=dtype)
         self.from_logits = from_logits
         self._given_dtype = None if dtype is None else self.dtype
 
     def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
         replicas.refuse_unsupported()
-        with keras.name_scope(self.name):
+        # TensorFlow takes fewer characters in the names of scopes than Keras in those of losses.
+        with keras.name_scope(re.sub(r"[^A-Za-z0-9.]+", "_", self.name).strip("_") or "loss"):
             inputs = prepare_inputs(
                 y_true, y_pred, sample_weight, self.from_logits, self._given_dtype
             )
@@ -44,10 +47,11 @@ class BatchLoss(keras.losses.Loss):
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
         """Computes the loss of each example as a batch of one: `(n,)`."""
-        labels, log_q, _ = prepare_inputs(
+        labels, log_q, weights = prepare_inputs(
             y_true, y_pred, from_logits=self.from_logits, dtype=self._given_dtype
         )
-        return self._per_example(labels, log_q)
+        # A weight of 0 takes an example out, NaN marks one that is not valid.
+        return ops.where(weights > 0, self._per_example(labels, log_q), weights)
 
     def _per_example(self, labels: Any, log_q: Any) -> Any:
         raise NotImplementedError
