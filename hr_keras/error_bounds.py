@@ -7,6 +7,9 @@ from typing import Any
 import numpy as np
 from keras import ops
 
+from hr_keras._core.checks import check_alpha, check_number
+from hr_keras._core.loss_inputs import to_float
+
 __all__ = ["beta", "lower_bound", "surrogate_bound", "upper_bound"]
 
 
@@ -27,6 +30,9 @@ def upper_bound(entropy: Any, divergence: Any, alpha: float) -> Any:
     Returns:
         A tensor with the shape of `entropy`, at most 1.
 
+    Raises:
+        ValueError: If `alpha` is not greater than 1, or the terms are not numbers.
+
     References:
         - "A novel loss to train DNNs", Proposition 1.
 
@@ -38,8 +44,9 @@ def upper_bound(entropy: Any, divergence: Any, alpha: float) -> Any:
     bound = error_bounds.upper_bound(0.5, 0.2, alpha=1.6)
     ```
     """
-    entropy = ops.convert_to_tensor(entropy)
-    divergence = ops.convert_to_tensor(divergence, entropy.dtype)
+    alpha = check_alpha(alpha)
+    entropy = to_float("entropy", entropy)
+    divergence = ops.cast(to_float("divergence", divergence), entropy.dtype)
     share = -ops.expm1(-entropy)
     # Not exp of a log: 1 − e^(−H) may be 0.
     exponent = (alpha - 1.0) / alpha
@@ -62,6 +69,9 @@ def surrogate_bound(risk: Any, alpha: float) -> Any:
     Returns:
         A tensor with the shape of `risk`, at most 1.
 
+    Raises:
+        ValueError: If `alpha` is not greater than 1, or `risk` is not numbers.
+
     References:
         - "A novel loss to train DNNs", Corollary 1 and appendix B.
 
@@ -73,8 +83,8 @@ def surrogate_bound(risk: Any, alpha: float) -> Any:
     bound = error_bounds.surrogate_bound(0.7, alpha=1.6)
     ```
     """
-    exponent = (alpha - 1.0) / alpha
-    return ops.minimum(ops.exp(exponent * (ops.convert_to_tensor(risk) - 1.0)), 1.0)
+    exponent = 1.0 - 1.0 / check_alpha(alpha)
+    return ops.minimum(ops.exp(exponent * (to_float("risk", risk) - 1.0)), 1.0)
 
 
 def lower_bound(entropy: Any, reversed_divergence: Any, alpha: float, num_classes: int) -> Any:
@@ -99,7 +109,8 @@ def lower_bound(entropy: Any, reversed_divergence: Any, alpha: float, num_classe
         A tensor with the shape of `entropy`, at least 0.
 
     Raises:
-        ValueError: If `alpha` is not greater than 2 or `num_classes` is less than 2.
+        ValueError: If `alpha` is not greater than 2, `num_classes` is less than 2, or the terms
+            are not numbers.
 
     References:
         - "A novel loss to train DNNs", Proposition 1.
@@ -112,15 +123,14 @@ def lower_bound(entropy: Any, reversed_divergence: Any, alpha: float, num_classe
     bound = error_bounds.lower_bound(0.5, 0.3, alpha=3.0, num_classes=10)
     ```
     """
-    if not 2 < alpha < math.inf:
-        raise ValueError(f"`alpha` must be greater than 2. Received: alpha={alpha!r}")
+    alpha = check_number("alpha", alpha, above=2)
     exponent = beta(num_classes) * (alpha - 1.0) / (alpha - 2.0)
-    entropy = ops.convert_to_tensor(entropy)
-    reversed_divergence = ops.convert_to_tensor(reversed_divergence, entropy.dtype)
+    entropy = to_float("entropy", entropy)
+    reversed_divergence = to_float("reversed_divergence", reversed_divergence)
+    reversed_divergence = ops.cast(reversed_divergence, entropy.dtype)
     return (-ops.expm1(-entropy)) ** exponent * ops.exp(-reversed_divergence)
 
 
-@functools.cache
 def beta(num_classes: int) -> float:
     """Computes the constant β(M) of the lower bound.
 
@@ -148,8 +158,11 @@ def beta(num_classes: int) -> float:
     assert round(error_bounds.beta(10), 2) == 4.07
     ```
     """
-    if not 2 <= num_classes < math.inf:
-        raise ValueError(f"`num_classes` must be at least 2. Received: {num_classes!r}")
+    return _beta(check_number("num_classes", num_classes, least=2))
+
+
+@functools.cache
+def _beta(num_classes: float) -> float:
     lowest, highest = math.log(1e-300), math.log(_largest_uncertainty(num_classes))
     for _ in range(4):  # each grid is finer, around the largest ratio
         grid = np.linspace(lowest, highest, 10_001)
@@ -159,17 +172,17 @@ def beta(num_classes: int) -> float:
     return float(ratios[best])
 
 
-def _ratio(log_p: np.ndarray, num_classes: int) -> np.ndarray:
+def _ratio(log_p: np.ndarray, num_classes: float) -> np.ndarray:
     """log P / log(1 − e^(−g(P))): β is at least this at h = g(P)."""
     return log_p / np.log(-np.expm1(-_fano(np.exp(log_p), num_classes)))
 
 
-def _fano(p: Any, num_classes: int) -> Any:
+def _fano(p: Any, num_classes: float) -> Any:
     """g(P) = h_b(P) + P·log M."""
     return -p * np.log(p) - (1.0 - p) * np.log1p(-p) + p * math.log(num_classes)
 
 
-def _largest_uncertainty(num_classes: int) -> float:
+def _largest_uncertainty(num_classes: float) -> float:
     """g⁻¹(log M), by bisection: g increases on [0, 1 − 1/M]."""
     low, high = 0.0, 1.0 - 1.0 / num_classes
     for _ in range(100):

@@ -100,9 +100,30 @@ def test_beta_is_the_smallest_that_will_do(classes):
 
 
 def test_bad_arguments_are_refused():
-    for alpha in (2.0, 1.6, math.nan):
+    for alpha in (2.0, 1.6, math.nan, "3"):
         with pytest.raises(ValueError, match="alpha"):
             error_bounds.lower_bound(0.5, 0.1, alpha, 10)
-    for classes in (1, math.nan):
+    for alpha in (0, 1, -2.0, math.nan, None):
+        with pytest.raises(ValueError, match="alpha"):
+            error_bounds.upper_bound(0.5, 0.1, alpha)
+        with pytest.raises(ValueError, match="alpha"):
+            error_bounds.surrogate_bound(0.5, alpha)
+    for classes in (1, math.nan, "10", [10]):
         with pytest.raises(ValueError, match="num_classes"):
             error_bounds.beta(classes)
+    for value in ("0.5", ["0.5", "1"], object(), None):
+        for name, function in (
+            ("entropy", lambda value: error_bounds.upper_bound(value, 0.1, 3.0)),
+            ("divergence", lambda value: error_bounds.upper_bound(0.5, value, 3.0)),
+            ("risk", lambda value: error_bounds.surrogate_bound(value, 3.0)),
+            ("reversed_divergence", lambda value: error_bounds.lower_bound(0.5, value, 3.0, 10)),
+        ):
+            with pytest.raises(ValueError, match=f"`{name}` must hold numbers"):
+                function(value)
+
+
+def test_integers_count_as_numbers_and_nan_comes_out():
+    assert float(error_bounds.upper_bound(1, 0, 2)) == pytest.approx((1 - math.exp(-1)) ** 0.5)
+    assert float(error_bounds.surrogate_bound(0, 2)) == pytest.approx(math.exp(-0.5))
+    for terms in ((math.nan, 0.1), (0.1, math.nan)):
+        assert math.isnan(error_bounds.upper_bound(*terms, 1.6))
