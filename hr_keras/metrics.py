@@ -12,7 +12,7 @@ from keras import ops
 from hr_keras import error_bounds
 from hr_keras._core import information, replicas
 from hr_keras._core.checks import check_alpha
-from hr_keras._core.loss_inputs import check_name, prepare_inputs
+from hr_keras._core.loss_inputs import check_ignore_class, check_name, prepare_inputs
 
 __all__ = ["ConditionalEntropy", "ErrorBound", "HRRisk", "RenyiDivergence"]
 
@@ -28,10 +28,12 @@ class _Expectation(keras.metrics.Metric):
         from_logits: bool = False,
         name: str | None = None,
         dtype: str | None = None,
+        ignore_class: int | None = None,
     ) -> None:
         super().__init__(name=check_name(name) or self._default_name, dtype=dtype)
         self.alpha = check_alpha(alpha)
         self.from_logits = from_logits
+        self.ignore_class = check_ignore_class(ignore_class)
         # Every replica holds the statistics of all, because a maximum cannot be summed.
         self.statistics = self.add_variable(
             (5,), "zeros", name="statistics", aggregation="only_first_replica"
@@ -39,7 +41,9 @@ class _Expectation(keras.metrics.Metric):
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
         """Adds a batch. The arguments are those of a call of `HRLoss`."""
-        labels, log_q, weights = prepare_inputs(y_true, y_pred, sample_weight, self.from_logits)
+        labels, log_q, weights = prepare_inputs(
+            y_true, y_pred, sample_weight, self.from_logits, ignore_class=self.ignore_class
+        )
         batch = information.hr_statistics(labels, log_q, self.alpha, weights)
         rows = replicas.gather_rows(ops.cast(batch, self.statistics.dtype))
         before = ops.convert_to_tensor(self.statistics)[None]
@@ -51,7 +55,11 @@ class _Expectation(keras.metrics.Metric):
         )
 
     def get_config(self) -> dict[str, Any]:
-        config = {"alpha": self.alpha, "from_logits": self.from_logits}
+        config = {
+            "alpha": self.alpha,
+            "from_logits": self.from_logits,
+            "ignore_class": self.ignore_class,
+        }
         return {**super().get_config(), **config}
 
 
@@ -67,6 +75,7 @@ class ConditionalEntropy(_Expectation):
         from_logits: Whether predictions are logits. Default `False`.
         name: Name of the metric. Default `"conditional_entropy"`.
         dtype: Dtype of its state. Default `None`: Keras' float type.
+        ignore_class: Class number of examples that do not count. Default `None`: all count.
 
     Example:
 
@@ -81,9 +90,13 @@ class ConditionalEntropy(_Expectation):
     _default_name = "conditional_entropy"
 
     def __init__(
-        self, from_logits: bool = False, name: str | None = None, dtype: str | None = None
+        self,
+        from_logits: bool = False,
+        name: str | None = None,
+        dtype: str | None = None,
+        ignore_class: int | None = None,
     ) -> None:
-        super().__init__(from_logits=from_logits, name=name, dtype=dtype)
+        super().__init__(from_logits=from_logits, name=name, dtype=dtype, ignore_class=ignore_class)
 
     def result(self) -> Any:
         """Returns H, a scalar between 0 and log(classes); 0 before any data."""
@@ -110,6 +123,7 @@ class RenyiDivergence(_Expectation):
         from_logits: Whether predictions are logits. Default `False`.
         name: Name of the metric. Default `"renyi_divergence"`.
         dtype: Dtype of its state. Default `None`: Keras' float type.
+        ignore_class: Class number of examples that do not count. Default `None`: all count.
 
     Example:
 
@@ -139,6 +153,7 @@ class HRRisk(_Expectation):
         from_logits: Whether predictions are logits. Default `False`.
         name: Name of the metric. Default `"hr_risk"`.
         dtype: Dtype of its state. Default `None`: Keras' float type.
+        ignore_class: Class number of examples that do not count. Default `None`: all count.
 
     Example:
 
@@ -171,6 +186,7 @@ class ErrorBound(_Expectation):
         from_logits: Whether predictions are logits. Default `False`.
         name: Name of the metric. Default `"error_bound"`.
         dtype: Dtype of its state. Default `None`: Keras' float type.
+        ignore_class: Class number of examples that do not count. Default `None`: all count.
 
     References:
         - "A novel loss to train DNNs", Proposition 1. See `error_bounds.upper_bound`.

@@ -7,6 +7,7 @@ refused elsewhere makes the loss NaN, because its example gets the weight NaN.
 """
 
 import math
+import numbers
 import sys
 import warnings
 from collections.abc import Callable
@@ -42,6 +43,7 @@ def prepare_inputs(
     sample_weight: Any = None,
     from_logits: bool = False,
     dtype: str | None = None,
+    ignore_class: int | None = None,
 ) -> Inputs:
     """Prepares labels, log-probabilities and expectation weights, one row an example.
 
@@ -54,6 +56,7 @@ def prepare_inputs(
             known.
         dtype: `"float64"` or `"float32"` to compute in; anything narrower counts as float32.
             Default `None`: as `y_pred`, but at least float32.
+        ignore_class: Class number of the examples to take out: they get weight 0.
 
     Raises:
         ValueError: If something is not numbers or the shapes do not fit. Where values can be
@@ -88,6 +91,11 @@ def prepare_inputs(
             "logits.",
         )
     if information.are_distributions(labels, outputs):
+        if ignore_class is not None:
+            raise ValueError(
+                "`ignore_class` is for class numbers. Give examples that do not count "
+                "sample_weight=0. Received: distributions"
+            )
         labels = ops.reshape(ops.cast(labels, rows.dtype), (-1, classes))
         weights = _refuse_other_than_distributions(
             labels,
@@ -97,6 +105,8 @@ def prepare_inputs(
         )
     else:
         labels = ops.reshape(_class_numbers(labels), (-1,))
+        if ignore_class is not None:
+            weights = ops.where(labels == ignore_class, 0.0, weights)
         _check_range(labels, weights, classes)
     return Inputs(
         labels, information.log_probabilities(rows, are_logits), ops.stop_gradient(weights)
@@ -127,6 +137,15 @@ def to_float(name: str, value: Any) -> Any:
     return tensor if is_float else ops.cast(tensor, keras.config.floatx())
 
 
+def check_ignore_class(ignore_class: Any) -> int | None:
+    """Returns a class number or `None`, or raises a ValueError."""
+    if ignore_class is None:
+        return None
+    if isinstance(ignore_class, numbers.Integral) and not isinstance(ignore_class, bool):
+        return int(ignore_class)
+    raise ValueError(f"`ignore_class` must be an integer or None. Received: {ignore_class!r}")
+
+
 def check_name(name: Any) -> Any:
     """Returns the name of a loss or metric if it is a string or `None`, or raises a ValueError."""
     if name is None or isinstance(name, str):
@@ -150,7 +169,8 @@ def _computation_dtype(outputs: Any, dtype: str | None) -> str:
 def _checked_weights(given: Any, shape: tuple[int | None, ...], dtype: Any) -> Any:
     """Returns weights `(n,)` or `(1,)` for outputs of this shape (without the classes)."""
     given = to_tensor("sample_weight", given)
-    n = None if None in shape else math.prod(shape)
+    sizes = [size for size in shape if size is not None]
+    n = math.prod(sizes) if len(sizes) == len(shape) else None
     accepted = [shape, (*shape, 1), (n,), (n, 1)]
     one = None not in given.shape and math.prod(given.shape) == 1
     if not one and not any(_fit(tuple(given.shape), each) for each in accepted):

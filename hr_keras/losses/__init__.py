@@ -60,20 +60,28 @@ class HRLoss(BatchLoss):
         dtype: `"float64"` computes in float64, anything else in float32, whatever the
             precision of the model. Default `None`: as `y_pred`, but at least float32. JAX has
             float64 only with `jax_enable_x64`.
+        ignore_class: Class number of examples that do not count, for example 255 or −1 for void
+            pixels. It may be out of range. Default `None`: all count.
 
     Call args:
         y_true: Class numbers `(n,)` or `(n, 1)`, of any dtype, or distributions `(n, classes)`.
-            A class number that is out of range makes the loss NaN. (JAX without
+            A class number that is out of range makes the loss NaN, with a warning. (JAX without
             `jax_enable_x64` cuts integers to 32 bits before that check.)
         y_pred: `(n, classes)`, classes ≥ 2. Further leading axes are flattened: every position
             counts as one example.
         sample_weight: `(n,)` or `(n, 1)`, not negative. If all are 0, loss and gradient are 0.
 
+        In code that TensorFlow compiles for a CPU, as in `fit`, labels out of range, distributions
+        that do not sum to 1 and negative weights raise `tf.errors.InvalidArgumentError`. On a GPU,
+        under XLA and on JAX they make the loss NaN. Logits without `from_logits=True` do the same;
+        TensorFlow also warns of them when it traces the model.
+
     Returns:
         A scalar.
 
     Raises:
-        ValueError: If an argument is not as described. In a call, also if the replicas of a
+        ValueError: If an argument is not as described, values included where they can be read:
+            outside compiled code, on torch only on a CPU. In a call, also if the replicas of a
             strategy do not share a global batch (parameter servers, `keras.distribution` on
             TensorFlow).
 
@@ -97,8 +105,9 @@ class HRLoss(BatchLoss):
         reduction: Reduction = "sum_over_batch_size",
         name: str = "hr_loss",
         dtype: str | None = None,
+        ignore_class: int | None = None,
     ) -> None:
-        super().__init__(from_logits, reduction, name, dtype)
+        super().__init__(from_logits, reduction, name, dtype, ignore_class)
         self.alpha = check_alpha(alpha)
 
     def _per_example(self, labels: Any, log_q: Any) -> Any:
@@ -132,6 +141,7 @@ class RenyiLoss(HRLoss):
         reduction: As in `HRLoss`.
         name: Name of the loss. Default `"renyi_loss"`.
         dtype: As in `HRLoss`.
+        ignore_class: As in `HRLoss`.
 
     References:
         - Li, Beirami, Sanjabi & Smith 2021, "Tilted Empirical Risk Minimization"
@@ -153,8 +163,9 @@ class RenyiLoss(HRLoss):
         reduction: Reduction = "sum_over_batch_size",
         name: str = "renyi_loss",
         dtype: str | None = None,
+        ignore_class: int | None = None,
     ) -> None:
-        super().__init__(alpha, from_logits, reduction, name, dtype)
+        super().__init__(alpha, from_logits, reduction, name, dtype, ignore_class)
 
     def _per_example(self, labels: Any, log_q: Any) -> Any:
         return information.renyi_exponent(labels, log_q, self.alpha) / (self.alpha - 1.0)

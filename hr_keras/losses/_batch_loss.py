@@ -7,7 +7,7 @@ import keras
 from keras import ops
 
 from hr_keras._core import information, replicas
-from hr_keras._core.loss_inputs import check_name, prepare_inputs
+from hr_keras._core.loss_inputs import Inputs, check_ignore_class, check_name, prepare_inputs
 
 Reduction = Literal["sum_over_batch_size", "mean", "mean_with_sample_weight"]
 
@@ -22,7 +22,12 @@ class BatchLoss(keras.losses.Loss):
     """
 
     def __init__(
-        self, from_logits: bool, reduction: Reduction, name: str, dtype: str | None
+        self,
+        from_logits: bool,
+        reduction: Reduction,
+        name: str,
+        dtype: str | None,
+        ignore_class: int | None,
     ) -> None:
         if reduction not in _REDUCTIONS:
             raise ValueError(
@@ -31,15 +36,14 @@ class BatchLoss(keras.losses.Loss):
             )
         super().__init__(name=check_name(name), reduction=reduction, dtype=dtype)
         self.from_logits = from_logits
+        self.ignore_class = check_ignore_class(ignore_class)
         self._given_dtype = None if dtype is None else self.dtype
 
     def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
         replicas.refuse_unsupported()
         # TensorFlow takes fewer characters in the names of scopes than Keras in those of losses.
         with keras.name_scope(re.sub(r"[^A-Za-z0-9.]+", "_", self.name).strip("_") or "loss"):
-            inputs = prepare_inputs(
-                y_true, y_pred, sample_weight, self.from_logits, self._given_dtype
-            )
+            inputs = self._prepare(y_true, y_pred, sample_weight)
             # One row per replica: the expectation is over the global batch.
             rows = replicas.gather_rows(self._statistics(*inputs))
             # Keras sums the gradients of the replicas, so each returns its share of the loss.
@@ -47,11 +51,13 @@ class BatchLoss(keras.losses.Loss):
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
         """Computes the loss of each example as a batch of one: `(n,)`."""
-        labels, log_q, weights = prepare_inputs(
-            y_true, y_pred, from_logits=self.from_logits, dtype=self._given_dtype
-        )
+        labels, log_q, weights = self._prepare(y_true, y_pred)
         # A weight of 0 takes an example out, NaN marks one that is not valid.
         return ops.where(weights > 0, self._per_example(labels, log_q), weights)
+
+    def _prepare(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Inputs:
+        how = (self.from_logits, self._given_dtype, self.ignore_class)
+        return prepare_inputs(y_true, y_pred, sample_weight, *how)
 
     def _per_example(self, labels: Any, log_q: Any) -> Any:
         raise NotImplementedError
@@ -63,5 +69,9 @@ class BatchLoss(keras.losses.Loss):
         return information.mean_from(rows)
 
     def get_config(self) -> dict[str, Any]:
-        config = {"from_logits": self.from_logits, "dtype": self._given_dtype}
+        config = {
+            "from_logits": self.from_logits,
+            "dtype": self._given_dtype,
+            "ignore_class": self.ignore_class,
+        }
         return {**super().get_config(), **config}

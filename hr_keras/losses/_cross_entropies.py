@@ -26,6 +26,7 @@ class EntropyRegularizedCrossEntropy(BatchLoss):
         reduction: As in `HRLoss`.
         name: Name of the loss. Default `"entropy_regularized_cross_entropy"`.
         dtype: As in `HRLoss`.
+        ignore_class: As in `HRLoss`.
 
     References:
         - Pereyra et al. 2017, "Regularizing Neural Networks by Penalizing Confident Output
@@ -49,8 +50,9 @@ class EntropyRegularizedCrossEntropy(BatchLoss):
         reduction: Reduction = "sum_over_batch_size",
         name: str = "entropy_regularized_cross_entropy",
         dtype: str | None = None,
+        ignore_class: int | None = None,
     ) -> None:
-        super().__init__(from_logits, reduction, name, dtype)
+        super().__init__(from_logits, reduction, name, dtype, ignore_class)
         self.weight = check_number("weight", weight)
 
     def _per_example(self, labels: Any, log_q: Any) -> Any:
@@ -76,6 +78,7 @@ class SmoothedCrossEntropy(BatchLoss):
         reduction: As in `HRLoss`.
         name: Name of the loss. Default `"smoothed_cross_entropy"`.
         dtype: As in `HRLoss`.
+        ignore_class: As in `HRLoss`.
 
     References:
         - Szegedy et al. 2016, "Rethinking the Inception Architecture for Computer Vision"
@@ -97,8 +100,9 @@ class SmoothedCrossEntropy(BatchLoss):
         reduction: Reduction = "sum_over_batch_size",
         name: str = "smoothed_cross_entropy",
         dtype: str | None = None,
+        ignore_class: int | None = None,
     ) -> None:
-        super().__init__(from_logits, reduction, name, dtype)
+        super().__init__(from_logits, reduction, name, dtype, ignore_class)
         self.smoothing = check_number("smoothing", smoothing, least=0, most=1)
 
     def _per_example(self, labels: Any, log_q: Any) -> Any:
@@ -125,6 +129,7 @@ class FocalCrossEntropy(BatchLoss):
         reduction: As in `HRLoss`.
         name: Name of the loss. Default `"focal_cross_entropy"`.
         dtype: As in `HRLoss`.
+        ignore_class: As in `HRLoss`.
 
     References:
         - Lin et al. 2017, "Focal Loss for Dense Object Detection"
@@ -146,8 +151,9 @@ class FocalCrossEntropy(BatchLoss):
         reduction: Reduction = "sum_over_batch_size",
         name: str = "focal_cross_entropy",
         dtype: str | None = None,
+        ignore_class: int | None = None,
     ) -> None:
-        super().__init__(from_logits, reduction, name, dtype)
+        super().__init__(from_logits, reduction, name, dtype, ignore_class)
         self.gamma = check_number("gamma", gamma, least=0)
 
     def _per_example(self, labels: Any, log_q: Any) -> Any:
@@ -174,6 +180,7 @@ class GeneralizedCrossEntropy(BatchLoss):
         reduction: As in `HRLoss`.
         name: Name of the loss. Default `"generalized_cross_entropy"`.
         dtype: As in `HRLoss`.
+        ignore_class: As in `HRLoss`.
 
     References:
         - Zhang & Sabuncu 2018, "Generalized Cross Entropy Loss for Training Deep Neural Networks
@@ -196,8 +203,9 @@ class GeneralizedCrossEntropy(BatchLoss):
         reduction: Reduction = "sum_over_batch_size",
         name: str = "generalized_cross_entropy",
         dtype: str | None = None,
+        ignore_class: int | None = None,
     ) -> None:
-        super().__init__(from_logits, reduction, name, dtype)
+        super().__init__(from_logits, reduction, name, dtype, ignore_class)
         self.order = check_number("order", order, above=0, most=1)
 
     def _per_example(self, labels: Any, log_q: Any) -> Any:
@@ -226,6 +234,7 @@ class ReverseCrossEntropy(BatchLoss):
         reduction: As in `HRLoss`.
         name: Name of the loss. Default `"reverse_cross_entropy"`.
         dtype: As in `HRLoss`.
+        ignore_class: As in `HRLoss`.
 
     References:
         - Pang, Du, Dong & Zhu 2018, "Towards Robust Detection of Adversarial Examples"
@@ -246,8 +255,9 @@ class ReverseCrossEntropy(BatchLoss):
         reduction: Reduction = "sum_over_batch_size",
         name: str = "reverse_cross_entropy",
         dtype: str | None = None,
+        ignore_class: int | None = None,
     ) -> None:
-        super().__init__(from_logits, reduction, name, dtype)
+        super().__init__(from_logits, reduction, name, dtype, ignore_class)
 
     def _per_example(self, labels: Any, log_q: Any) -> Any:
         return cross_entropies.reverse(labels, log_q)

@@ -150,7 +150,9 @@ def test_inputs_of_another_kind_are_refused_with_one_line(labels, weights, messa
 def test_any_text_is_a_name(name):
     model = dense()
     fit(model, HRLoss(from_logits=True, name=name))
-    model.compile(loss="mse", metrics=[metrics.HRRisk(from_logits=True, name=name)])
+    model.compile(
+        loss=HRLoss(from_logits=True), metrics=[metrics.HRRisk(from_logits=True, name=name)]
+    )
     assert name in model.evaluate(IMAGES, LABELS, verbose=0, return_dict=True)
 
 
@@ -159,3 +161,37 @@ def test_names_that_are_no_text_are_refused_at_once(kind):
     for name in (1.5, ["a"], b"a"):
         with pytest.raises(ValueError, match="`name` must be a string"):
             kind(name=name)
+
+
+VOID = np.where(LABELS == 1, 255, LABELS)
+
+
+@pytest.mark.parametrize("loss", [HRLoss, losses.RenyiLoss, losses.EntropyRegularizedCrossEntropy])
+def test_an_ignored_class_is_weight_zero(loss):
+    outputs, weights = IMAGES[:, :3], (VOID != 255).astype("float32")
+    ignoring, plain = loss(from_logits=True, ignore_class=255), loss(from_logits=True)
+    for labels in (VOID, VOID.astype("uint8")[:, None], VOID.astype("float32")):
+        value = ignoring(labels, outputs)
+        np.testing.assert_allclose(value, plain(LABELS, outputs, weights), rtol=1e-6)
+    assert math.isfinite(fit(dense(), ignoring, VOID))
+    alone = ignoring.call(VOID, outputs)
+    np.testing.assert_allclose(alone, weights * plain.call(LABELS, outputs), rtol=1e-6)
+    assert loss.from_config(ignoring.get_config()).ignore_class == 255
+
+
+def test_metrics_ignore_a_class_too():
+    outputs = IMAGES[:, :3]
+    for kind in (metrics.HRRisk, metrics.ConditionalEntropy):
+        ignoring, plain = kind(from_logits=True, ignore_class=-1), kind(from_logits=True)
+        ignoring.update_state(np.where(LABELS == 1, -1, LABELS), outputs)
+        plain.update_state(LABELS, outputs, LABELS != 1)
+        np.testing.assert_allclose(ignoring.result(), plain.result(), rtol=1e-6)
+        assert kind.from_config(ignoring.get_config()).ignore_class == -1
+
+
+def test_ignored_classes_are_whole_numbers_and_need_class_numbers():
+    for ignored in (1.5, "void", True):
+        with pytest.raises(ValueError, match="`ignore_class` must be an integer"):
+            HRLoss(ignore_class=ignored)
+    with pytest.raises(ValueError, match="for class numbers"):
+        HRLoss(from_logits=True, ignore_class=1)(ONE_HOT, IMAGES[:, :3])
