@@ -3,14 +3,21 @@
 import abc
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Literal, get_args
 
 import keras
 import numpy as np
 
 from hr_keras import evaluation
-from hr_keras._core.checks import check_batch_size, check_bounds, check_count, check_epsilons
+from hr_keras._core.checks import (
+    check_batch_size,
+    check_bounds,
+    check_choice,
+    check_count,
+    check_epsilons,
+)
 from hr_keras._core.logits import check_backend
+from hr_keras._core.validation_data import check_image_shape, read_arrays
 from hr_keras.attacks import Attack
 from hr_keras.attacks import objectives as objectives_module
 from hr_keras.attacks._perturbation import Bounds
@@ -21,36 +28,70 @@ from hr_keras.attacks.worst_case import check_attacks
 __all__ = ["AttackCallback", "FGSMCallback"]
 
 
+Between = Literal["nan", "last"]
+
+
 class _ValidationAttack(keras.callbacks.Callback, abc.ABC):
     """Decides when an attack is due, and writes its keys into the logs of every epoch."""
 
     def __init__(
-        self, validation_data: Any, every: int, bounds: Bounds, batch_size: int, keys: Iterable[str]
+        self,
+        validation_data: Any,
+        every: int,
+        bounds: Bounds,
+        batch_size: int,
+        keys: Iterable[str],
+        between: Between,
+        decimal_point: str,
+        validation_steps: int | None,
     ) -> None:
         super().__init__()
         self.every = check_count("every", every)
+        self.between = check_choice("between", between, get_args(Between))
         self.bounds = bounds
         self.batch_size = check_batch_size(batch_size)
-        self.images, self.labels = _arrays(validation_data)
+        if not isinstance(decimal_point, str):
+            raise ValueError(f"`decimal_point` must be text. Received: {decimal_point!r}")
+        self._keys = tuple(key.replace(".", decimal_point) for key in keys)
+        if not self._keys or len(set(self._keys)) < len(self._keys):
+            raise ValueError(
+                "There must be at least one key for the logs and none twice. "
+                f"Received: {list(self._keys)}"
+            )
+        self.images, self.labels = read_arrays(validation_data, validation_steps)
         check_images(self.images, self.bounds)
         if len(self.images) != len(self.labels):
             raise ValueError(
                 "`validation_data` must hold as many labels as images. "
                 f"Received: {len(self.images)} images, {len(self.labels)} labels"
             )
-        self._keys = tuple(keys)
+        self._begin()
+
+    def _begin(self) -> None:
+        self._attacked = self._checked = False
+        self._last: dict[str, float] = {}
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        self._attacked = self._checked = False
+        self._begin()
         if self.model.built:
             self._check()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        if self.model is None:
+            raise ValueError(
+                f"A {type(self).__name__} needs a model: pass it to fit(callbacks=[...]), or call "
+                "its set_model(model) first. Received: no model"
+            )
         if not self._checked:
             self._check()
-        last = epoch + 1 == self.params.get("epochs") or self.model.stop_training
+        last = epoch + 1 == (self.params or {}).get("epochs") or self.model.stop_training
         self._attacked = last or (epoch + 1) % self.every == 0
-        values = self._values() if self._attacked else dict.fromkeys(self._keys, math.nan)
+        if self.between == "last" and not self._last:
+            self._attacked = True  # so that every epoch has a number
+        if self._attacked:
+            self._last = self._values()
+        repeated = self._attacked or self.between == "last"
+        values = self._last if repeated else dict.fromkeys(self._keys, math.nan)
         if logs is not None:
             logs.update(values)
 
@@ -62,6 +103,7 @@ class _ValidationAttack(keras.callbacks.Callback, abc.ABC):
             history[key][-1] = value
 
     def _check(self) -> None:
+        check_image_shape(self.model, self.images)
         prepare(self.model, self.images, self.labels, self.bounds)
         self._checked = True
 
@@ -85,7 +127,7 @@ class FGSMCallback(_ValidationAttack):
     """Attacks the validation data with FGSM every few epochs and logs the accuracy.
 
     ```
-    logs["val_fgsm_{objective}_{epsilon:g}_accuracy"] = accuracy, or NaN on epochs not due
+    logs["val_fgsm_{objective}_{epsilon:g}_accuracy"] = accuracy; on epochs not due, see `between`
     ```
 
     The keys, for example `val_fgsm_ce_0.1_accuracy`, are in the logs of every epoch. The last
@@ -94,15 +136,19 @@ class FGSMCallback(_ValidationAttack):
     the callback it gives the same weights, bit for bit.
 
     Put it **before** callbacks that read the logs (`CSVLogger`, `EarlyStopping`,
-    `ModelCheckpoint`, `TensorBoard`). Keras takes a first NaN for the best value that is
-    possible. With `every` greater than 1, therefore give `EarlyStopping`
-    `start_from_epoch=every - 1` (and a `patience` longer than `every`), and `ModelCheckpoint`
-    `initial_value_threshold=-1.0`; both need `mode="max"`. `ReduceLROnPlateau` has no such
-    argument: use it with `every=1`.
+    `ModelCheckpoint`, `ReduceLROnPlateau`, `TensorBoard`), and give those that compare values
+    `mode="max"`. If `every` is greater than 1, also choose `between="last"`: Keras takes a first
+    NaN for the best value that is possible, and KerasTuner gives a trial with a NaN the score NaN.
+    With `between="last"`, a `patience` must be longer than `every`.
+
+    KerasTuner: pass the callback to `tuner.search(..., callbacks=[callback])` and use
+    `objective=keras_tuner.Objective("val_fgsm_ce_0.1_accuracy", "max")`. Tuners copy their
+    callbacks for every trial, the validation data with them.
 
     Args:
         validation_data: `(images, labels)`, or a batched `tf.data.Dataset` of such pairs.
-            A third element, sample weights, is ignored. Kept in memory.
+            A third element, sample weights, is ignored. Kept in memory. A dataset without an
+            end or of unknown length needs `validation_steps`.
         epsilons: ε values in the units of the images; 0 logs the clean accuracy. Default
             `(0.1, 0.25)`.
         objectives: `"ce"`, `"hr"`, Keras losses or callables, one or several; see
@@ -114,6 +160,12 @@ class FGSMCallback(_ValidationAttack):
             clipped softmax).
         prefix: Start of the keys. A second callback in the same list needs another. Default
             `"val_fgsm"`.
+        between: What the keys hold on epochs not due: `"nan"` (default), or `"last"`, the last
+            value. With `"last"` the first epoch is due too, so that every epoch has a number.
+        decimal_point: Replaces every dot in the keys. Default `"."`. With `"_"`, the file name
+            of a `ModelCheckpoint` may hold a key, for example
+            `"{epoch}_{val_fgsm_ce_0_1_accuracy:.2f}.keras"`; Python cannot format one with a dot.
+        validation_steps: How many batches of a dataset to take. Default `None`: all.
 
     Raises:
         ValueError: If an argument is not as described; if labels do not fit the model, when
@@ -142,6 +194,9 @@ class FGSMCallback(_ValidationAttack):
         batch_size: int = 256,
         through: Route = "logits",
         prefix: str = "val_fgsm",
+        between: Between = "nan",
+        decimal_point: str = ".",
+        validation_steps: int | None = None,
     ) -> None:
         check_backend()
         if not isinstance(objectives, (tuple, list)):
@@ -151,13 +206,9 @@ class FGSMCallback(_ValidationAttack):
         self.through = objectives_module.check_route(through)
         self._cells = [(o.name, epsilon) for o in self.objectives for epsilon in self.epsilons]
         keys = [f"{prefix}_{name}_{epsilon:g}_accuracy" for name, epsilon in self._cells]
-        if not keys or len(set(keys)) < len(keys):
-            raise ValueError(
-                "`objectives` and `epsilons` must give at least one key and none twice. "
-                f"Received: {keys}"
-            )
         bounds = check_bounds(bounds)
-        super().__init__(validation_data, every, bounds, batch_size, keys)
+        more = (between, decimal_point, validation_steps)
+        super().__init__(validation_data, every, bounds, batch_size, keys, *more)
 
     def _find_accuracies(self) -> Iterable[float]:
         accuracy = evaluation.sweep(
@@ -177,7 +228,7 @@ class AttackCallback(_ValidationAttack):
     """Attacks the validation data with any attack every few epochs and logs the accuracy.
 
     ```
-    logs["val_{attack.name}_accuracy"] = accuracy, or NaN on epochs not due
+    logs["val_{attack.name}_accuracy"] = accuracy; on epochs not due, see `between`
     ```
 
     The keys, for example `val_pgd_margin_0.1_accuracy`, follow the rules of `FGSMCallback`: in
@@ -187,10 +238,14 @@ class AttackCallback(_ValidationAttack):
 
     Args:
         validation_data: `(images, labels)`, or a batched `tf.data.Dataset` of such pairs.
-            A third element, sample weights, is ignored. Kept in memory.
+            A third element, sample weights, is ignored. Kept in memory. A dataset without an
+            end or of unknown length needs `validation_steps`.
         attacks: An attack or several, of different names and the same `bounds`, none targeted.
         every: Attack after epochs `every`, 2·`every`, … and the last. Default 10.
         batch_size: Examples in one compiled step; it replaces that of the attacks. Default 256.
+        between: As in `FGSMCallback`.
+        decimal_point: As in `FGSMCallback`.
+        validation_steps: As in `FGSMCallback`.
 
     Raises:
         ValueError: If an argument is not as described; if labels do not fit the model, when
@@ -212,39 +267,19 @@ class AttackCallback(_ValidationAttack):
         attacks: Attack | Sequence[Attack],
         every: int = 10,
         batch_size: int = 256,
+        between: Between = "nan",
+        decimal_point: str = ".",
+        validation_steps: int | None = None,
     ) -> None:
         check_backend()
         self.attacks = check_attacks(attacks)
         keys = [f"val_{attack.name}_accuracy" for attack in self.attacks]
         if len(set(keys)) < len(keys):
             raise ValueError(f"`attacks` must have different names. Received: {keys}")
-        super().__init__(validation_data, every, self.attacks[0].bounds, batch_size, keys)
+        bounds, more = self.attacks[0].bounds, (between, decimal_point, validation_steps)
+        super().__init__(validation_data, every, bounds, batch_size, keys, *more)
 
     def _find_accuracies(self) -> Iterable[float]:
         return evaluation.robust_accuracy(
             self.model, self.images, self.labels, self.attacks, self.batch_size
         ).per_attack.values()
-
-
-def _arrays(validation_data: Any) -> tuple[np.ndarray, ...]:
-    """Returns images and labels as arrays, from a pair or a batched dataset of pairs."""
-    if hasattr(validation_data, "as_numpy_iterator"):
-        if int(validation_data.cardinality()) == -1:
-            raise ValueError("`validation_data` must be finite. Received: a dataset without an end")
-        validation_data = _join(list(validation_data.as_numpy_iterator()))
-    if not (isinstance(validation_data, (tuple, list)) and len(validation_data) in (2, 3)):
-        raise ValueError(
-            "`validation_data` must be (images, labels) or a batched tf.data.Dataset of such "
-            f"pairs. Received: {type(validation_data).__name__}"
-        )
-    return tuple(np.asarray(part) for part in validation_data[:2])
-
-
-def _join(batches: list[Any]) -> tuple[np.ndarray, ...]:
-    pairs = all(isinstance(batch, tuple) and len(batch) in (2, 3) for batch in batches)
-    if not batches or not pairs or any(np.ndim(batch[1]) == 0 for batch in batches):
-        raise ValueError(
-            "`validation_data` must be a dataset of at least one batch (images, labels). Received: "
-            + ("an empty one" if not batches else "one whose elements are not batches of pairs")
-        )
-    return tuple(np.concatenate([batch[k] for batch in batches]) for k in range(2))
