@@ -17,14 +17,15 @@ history = model.fit(
     epochs=4,
     verbose=0,
     callbacks=[
-        # before the callbacks that read its keys
-        FGSMCallback(validation, epsilons=(0.1, 0.25), objectives=("ce", "hr"), every=2),
+        # before the callbacks that read its keys, for which every epoch has a number
+        FGSMCallback(
+            validation, epsilons=(0.1, 0.25), objectives=("ce", "hr"), every=2, between="last"
+        ),
         keras.callbacks.ModelCheckpoint(
             "most_robust.keras",
             monitor="val_fgsm_ce_0.1_accuracy",
             mode="max",
             save_best_only=True,
-            initial_value_threshold=-1.0,  # the first epochs have no value to be compared with
         ),
     ],
 )

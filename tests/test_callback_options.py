@@ -1,5 +1,7 @@
 """What callbacks write between attacks, their keys, and validation data that they refuse."""
 
+import copy
+
 import keras
 import numpy as np
 import pytest
@@ -55,7 +57,8 @@ class Recorder(keras.callbacks.Callback):
 def test_between_attacks_the_last_value_can_be_repeated(some, first):
     """From the first epoch on, so that trackers of a best value never see a NaN."""
     train, validation = some
-    callback, recorder = FGSMCallback(validation, (0.1,), every=3, between="last"), Recorder()
+    callback = FGSMCallback(validation, (0.1,), every=3, between="last")
+    callback, recorder = copy.deepcopy(callback), Recorder()  # as tuners do for every trial
     attack = callback._values
     values = iter([0.1, 0.2, 0.3, 0.4])
     callback._values = lambda: {KEYS[0]: next(values)}
