@@ -8,6 +8,10 @@ from typing import Any, Literal, get_args
 
 StrategyName = Literal["auto", "none", "mirrored", "multiworker"]  # of `training.get_strategy`
 STRATEGIES: tuple[str, ...] = get_args(StrategyName)
+Norm = Literal["linf", "l2"]
+NORMS: tuple[str, ...] = get_args(Norm)
+# Those of `attacks.worst_case`, for what must not import TensorFlow; a test compares them.
+ATTACK_NAMES = ("noise", "fgsm", "mifgsm", "pgd", "apgd", "fab", "square", "fast", "standard")
 
 
 def check_choice(argument: str, value: Any, choices: Iterable[str]) -> str:

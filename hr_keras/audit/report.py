@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from hr_keras._core.files import Path, write_atomically
+from hr_keras._core.finding import Finding
 from hr_keras._core.rendering import (
     format_markdown,
     format_share,
@@ -18,7 +19,6 @@ from hr_keras._core.rendering import (
     render_figure,
 )
 from hr_keras.audit.result import WORST_CASE, AuditResult, AuditRow, EncodedImage
-from hr_keras.diagnostics import Finding
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -56,7 +56,7 @@ def write_audit(folder: Path, result: AuditResult) -> str:
         text = audit.write_audit("my_audit", result)
         ```
     """
-    folder, name, text = pathlib.Path(folder), _find_name(result), format_audit(result)
+    folder, name, text = pathlib.Path(folder), find_name(result), format_audit(result)
     write_atomically(folder / "audit.json", result.to_json())
     write_atomically(folder / "audit.md", text)
     figures = {"curve": draw_curve(result, f"Security curve: {name}")}
@@ -74,8 +74,14 @@ def write_audit(folder: Path, result: AuditResult) -> str:
 
 def format_audit(result: AuditResult) -> str:
     """Returns accuracy, findings, protocol and versions as Markdown."""
+    title = f"# Audit of {plain_text(find_name(result))}"
+    sections = [title, summarize(result), *format_accuracies(result), *format_details(result)]
+    return "\n\n".join(sections) + "\n"
+
+
+def format_accuracies(result: AuditResult) -> list[str]:
+    """Returns the accuracy under each attack at ε of the protocol, Markdown sections."""
     protocol = result.protocol
-    size = f"ε = {protocol.epsilon:g} in {_NORMS[protocol.norm]}"
     notes = (
         f"{protocol.examples} examples; in brackets the 95 % interval (Wilson). The worst case "
         "counts an example as robust if it withstands every attack."
@@ -87,16 +93,12 @@ def format_audit(result: AuditResult) -> str:
         )
     if _mark(result):
         notes += f" {_UNKNOWN_LOGITS}"
-    sections = [
-        f"# Audit of {plain_text(_find_name(result))}",
-        _summarize(result, size),
-        f"## Accuracy at {size}",
-        _format_attacks(result),
-        notes,
-        "## Security curve",
-        _format_curve(result),
-        "![](curve.png)",
-    ]
+    return [f"## Accuracy at {_format_size(result)}", _format_attacks(result), notes]
+
+
+def format_details(result: AuditResult) -> list[str]:
+    """Returns security curve, examples, findings and protocol, Markdown sections."""
+    sections = ["## Security curve", _format_curve(result), "![](curve.png)"]
     if result.pictures:
         sections += [
             "## Adversarial examples",
@@ -104,7 +106,8 @@ def format_audit(result: AuditResult) -> str:
             "attack. Grey is no change.",
             "![](pictures.png)",
         ]
-    sections += [
+    return [
+        *sections,
         "## Findings",
         _format_findings(result.findings),
         "Sources:",
@@ -112,7 +115,6 @@ def format_audit(result: AuditResult) -> str:
         "## Protocol",
         _format_protocol(result),
     ]
-    return "\n\n".join(sections) + "\n"
 
 
 def _mark(result: AuditResult) -> str:
@@ -120,13 +122,19 @@ def _mark(result: AuditResult) -> str:
     return "†" if result.model.output == "probabilities" else ""
 
 
-def _find_name(result: AuditResult) -> str:
-    """The model's file, or its name, and the data."""
+def find_name(result: AuditResult) -> str:
+    """Returns the model's file, or its name, and the data; text from outside."""
     data = "" if result.protocol.data is None else f" on {result.protocol.data}"
     return (result.model.file or result.model.name) + data
 
 
-def _summarize(result: AuditResult, size: str) -> str:
+def _format_size(result: AuditResult) -> str:
+    return f"ε = {result.protocol.epsilon:g} in {_NORMS[result.protocol.norm]}"
+
+
+def summarize(result: AuditResult) -> str:
+    """Says what is left of the accuracy, and whether to believe it, in Markdown."""
+    size = _format_size(result)
     rows = (result.clean, result.find_row(WORST_CASE))
     clean, worst = (format_share(row.accuracy) for row in rows)
     text = (

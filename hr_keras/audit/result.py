@@ -10,13 +10,19 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from hr_keras._core.checks import check_bounds, check_count, check_epsilon
+from hr_keras._core.checks import (
+    ATTACK_NAMES,
+    NORMS,
+    Norm,
+    check_bounds,
+    check_choice,
+    check_count,
+    check_epsilon,
+)
 from hr_keras._core.decode import decode
 from hr_keras._core.files import Path
-from hr_keras.attacks import _perturbation, worst_case
-from hr_keras.diagnostics import Finding
+from hr_keras._core.finding import Finding
 
-Norm = Literal["linf", "l2"]
 WORST_CASE = "worst_case"
 
 
@@ -62,8 +68,8 @@ class AuditProtocol:
             )
         checked = {
             "epsilon": check_epsilon(self.epsilon),
-            "norm": _perturbation.get(self.norm).name,
-            "attacks": tuple(map(worst_case.check_attack_name, self.attacks)),
+            "norm": check_choice("norm", str(self.norm).lower(), NORMS),
+            "attacks": tuple(check_choice("attack", name, ATTACK_NAMES) for name in self.attacks),
             "examples": check_count("examples", self.examples),
             "seed": check_count("seed", self.seed, lowest=0),
             "bounds": check_bounds(self.bounds),

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from scipy import stats
 
 from hr_keras import datasets, diagnostics, evaluation
+from hr_keras._core.checks import Norm
 from hr_keras._core.files import Path, holds_anything, write_atomically
 from hr_keras._core.logits import check_backend, classifier_output
 from hr_keras._core.runtime import collect_versions
@@ -24,7 +25,6 @@ from hr_keras.audit.result import (
     AuditResult,
     AuditRow,
     EncodedImage,
-    Norm,
     Picture,
     read_audit,
 )

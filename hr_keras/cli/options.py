@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from hr_keras._core.checks import STRATEGIES
+from hr_keras._core.checks import ATTACK_NAMES, NORMS, STRATEGIES
 from hr_keras._core.runtime import import_tensorflow
 from hr_keras.experiments.methods import METHODS
 
@@ -35,11 +35,8 @@ Preset = _enum("Preset", "quick", "paper-mnist", "paper-cifar10", "paper-svhn")
 Model = _enum("Model", "mnist_cnn", "resnet8")
 Method = _enum("Method", *METHODS)
 Strategy = _enum("Strategy", *STRATEGIES)
-Norm = _enum("Norm", "linf", "l2")
-AttackName = _enum(
-    "AttackName",
-    "noise", "fgsm", "mifgsm", "pgd", "apgd", "fab", "square", "fast", "standard",
-)  # fmt: skip
+Norm = _enum("Norm", *NORMS)
+AttackName = _enum("AttackName", *ATTACK_NAMES)
 
 DATA_HELP = (
     "mnist10k (ships with this package), mnist, fashion_mnist, cifar10, svhn_cropped, or the path "

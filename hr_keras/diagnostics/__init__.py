@@ -7,11 +7,11 @@ import keras
 import numpy.typing as npt
 
 from hr_keras._core.checks import check_batch_size, check_bounds, check_count, check_epsilon
+from hr_keras._core.finding import VERDICTS, Finding, Verdict
 from hr_keras._core.logits import check_backend
 from hr_keras.attacks import Task, _perturbation
 from hr_keras.diagnostics.attack_checks import AttackChecks
 from hr_keras.diagnostics.data_checks import find_in_data
-from hr_keras.diagnostics.finding import VERDICTS, Finding, Verdict
 from hr_keras.diagnostics.forward_pass import find_inner_models, forward_pass
 from hr_keras.diagnostics.model_checks import find_in_model
 

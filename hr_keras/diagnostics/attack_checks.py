@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from hr_keras._core.finding import Finding
 from hr_keras.attacks import APGD, PGD, Attack, MomentumPGD, Noise, Outcome, Square, Task, Transfer
 from hr_keras.attacks._task import is_correct
 from hr_keras.diagnostics.finding import (
@@ -14,7 +15,6 @@ from hr_keras.diagnostics.finding import (
     AUTOATTACK,
     CARLINI,
     PINTOR,
-    Finding,
     find_chance_level,
     find_tolerance,
     format_percent,

@@ -2,14 +2,13 @@
 
 import numpy as np
 
+from hr_keras._core.finding import Finding, Verdict
 from hr_keras.attacks import Task, objectives
 from hr_keras.attacks._task import is_correct
 from hr_keras.diagnostics.finding import (
     AUTOATTACK,
     CARLINI,
     Bounds,
-    Finding,
-    Verdict,
     find_largest_difference,
     format_percent,
     judge,

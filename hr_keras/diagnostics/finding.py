@@ -1,15 +1,11 @@
 """What a check found, and which differences count."""
 
-from dataclasses import dataclass
-from typing import Literal, get_args
-
 import numpy as np
 
+from hr_keras._core.finding import Finding, Verdict
 from hr_keras.attacks import Task
 
 Bounds = tuple[float, float]
-Verdict = Literal["ok", "warning", "fault", "not applicable"]
-VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 
 AUTOATTACK = (
     "Croce & Hein 2020, 'Reliable evaluation of adversarial robustness with an ensemble of "
@@ -18,30 +14,6 @@ AUTOATTACK = (
 CARLINI = "Carlini et al. 2019, 'On Evaluating Adversarial Robustness'"
 ATHALYE = "Athalye, Carlini & Wagner 2018, 'Obfuscated Gradients Give a False Sense of Security'"
 PINTOR = "Pintor et al. 2022, 'Indicators of Attack Failure'"
-
-
-@dataclass(frozen=True)
-class Finding:
-    """Holds the result of one check of a robustness evaluation.
-
-    Args:
-        name: Name of the check.
-        measured: What was measured, or `None` where the check does not apply.
-        threshold: The largest value of `measured` that is `"ok"`, or `None`. There are two
-            exceptions: the accuracy in `collapsed` must be greater than the threshold, and the
-            share in `no_gradient` must be smaller.
-        verdict: `"ok"`; `"warning"`: add a stronger attack before you report the number;
-            `"fault"`: the number does not measure robustness; or `"not applicable"`.
-        meaning: A sentence that explains the number.
-        source: Where the check was published.
-    """
-
-    name: str
-    measured: float | None
-    threshold: float | None
-    verdict: Verdict
-    meaning: str
-    source: str
 
 
 def judge(

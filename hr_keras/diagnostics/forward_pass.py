@@ -5,9 +5,10 @@ import itertools
 import keras
 import numpy as np
 
+from hr_keras._core.finding import Finding
 from hr_keras._core.logits import classifier_output
 from hr_keras.attacks import Task
-from hr_keras.diagnostics.finding import ATHALYE, Finding, judge
+from hr_keras.diagnostics.finding import ATHALYE, judge
 
 _BRANCHES = ("If", "StatelessIf", "Case", "StatelessCase")
 # Transfer from each costs an attack of its own.

@@ -9,6 +9,7 @@ from keras import ops
 
 from hr_keras._core import information
 from hr_keras._core.compiled import compiled, in_batches
+from hr_keras._core.finding import Finding, Verdict
 from hr_keras._core.logits import classifier_output, logits_of, probabilities_of
 from hr_keras.attacks import Task, objectives
 from hr_keras.attacks._task import is_correct
@@ -18,8 +19,6 @@ from hr_keras.diagnostics.finding import (
     CARLINI,
     PINTOR,
     Bounds,
-    Finding,
-    Verdict,
     find_chance_level,
     find_largest_difference,
     format_percent,

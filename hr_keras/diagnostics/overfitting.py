@@ -1,6 +1,7 @@
 """Catastrophic overfitting: a model that withstands a single step and nothing else."""
 
-from hr_keras.diagnostics.finding import Finding, format_percent, judge
+from hr_keras._core.finding import Finding
+from hr_keras.diagnostics.finding import format_percent, judge
 
 WONG = "Wong, Rice & Kolter 2020, 'Fast is better than free: Revisiting adversarial training'"
 # Share of the correct examples that withstand a single step and not PGD. Ordinary networks
