@@ -39,7 +39,7 @@ _TITLES = {
     "probabilities": "Attacked as published: gradient through the softmax, clipped at 1e-7",
     "logits": "Attacked exactly: the same attack, with the sign of the gradient in closed form",
 }
-_EXPLANATIONS = {
+EXPLANATIONS = {
     "probabilities": "In brackets: the share of test examples whose gradient is exactly zero. The "
     "attack returns them unchanged, so their accuracy is not robustness.",
     "logits": "Saturation of the softmax cannot make this gradient vanish. FGSM is a single step: "
@@ -157,7 +157,7 @@ def markdown(
         ),
     ]
     for through, title in _TITLES.items():
-        sections += [f"## {title}", _layout(folders, found, through), _EXPLANATIONS[through]]
+        sections += [f"## {title}", _layout(folders, found, through), EXPLANATIONS[through]]
     for folder, one, other in zip(folders, found, compared, strict=True):
         base = choose_baseline(folder.protocol, baseline)
         sections += strong_attacks.describe_stronger(folder, one, other, base)
