@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         losses,
         metrics,
         models,
+        report,
         training,
     )
     from hr_keras.losses import HRLoss
@@ -35,6 +36,7 @@ __all__ = [
     "losses",
     "metrics",
     "models",
+    "report",
     "training",
 ]
 

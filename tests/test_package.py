@@ -72,6 +72,7 @@ def test_the_command_line_answers_at_once():
 # A file may import what stands in a line below its own, or in its own room.
 ROOMS = (
     ("cli",),
+    ("report",),
     ("experiments.results",),
     ("experiments",),
     ("audit",),

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from hr_keras._core.finding import Finding, Verdict
+from hr_keras._core.finding import Finding as Finding
+from hr_keras._core.finding import Verdict as Verdict
 from hr_keras.attacks import Task
 
 Bounds = tuple[float, float]

@@ -141,8 +141,7 @@ def markdown(folder: RunFolder, found: pd.DataFrame) -> str:
         folder: One of the run folders of the search.
         found: From `rows`.
     """
-    chosen = found[found["chosen"]].iloc[0]
-    realizations = int(chosen["realizations"])
+    realizations = int(found["realizations"].max())
     errors = describe_errors(realizations)
     if realizations < 2:
         errors += " That of the best clean accuracy p is √(p(1 − p)/n), for n validation images."
@@ -150,9 +149,21 @@ def markdown(folder: RunFolder, found: pd.DataFrame) -> str:
         f"# Validation accuracy for each α: {describe_dataset(folder)}",
         describe_protocol(folder.protocol, with_alpha=False),
         _layout(found),
-        f"α = {chosen['alpha']:g} is chosen. {RULE} (*: within one standard error of the best.) "
-        "The test split was not used.",
+        describe_choice(found),
         errors,
+    )
+
+
+def describe_choice(found: pd.DataFrame) -> str:
+    """Says which α is chosen, and why.
+
+    Args:
+        found: From `rows`.
+    """
+    chosen = found[found["chosen"]].iloc[0]
+    return (
+        f"α = {chosen['alpha']:g} is chosen. {RULE} (*: within one standard error of the best.) "
+        "The test split was not used."
     )
 
 

@@ -1,0 +1,57 @@
+"""Figures as inline SVG that follows the colours of the page."""
+
+import io
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_TEXT = "#010203"  # stands for the colour of the page's text, light or dark
+_COLOURS = (
+    "text.color", "axes.edgecolor", "axes.labelcolor", "axes.titlecolor", "xtick.color",
+    "ytick.color",
+)  # fmt: skip
+PREFIX = "@figure-"  # begins each id; the page puts its own instead
+
+
+def draw(make_figure: Callable[[], "Figure"]) -> str:
+    """Draws a figure as SVG without namespaces, metadata or style sheet.
+
+    Text becomes outlines, so nothing that is drawn can be read as HTML.
+
+    Args:
+        make_figure: Makes the figure.
+    """
+    import matplotlib
+
+    settings = dict.fromkeys(_COLOURS, _TEXT) | {
+        "figure.facecolor": "none",
+        "axes.facecolor": "none",
+        "savefig.facecolor": "none",
+        "svg.fonttype": "path",
+        "svg.hashsalt": "hr_keras",
+    }
+    buffer = io.StringIO()
+    with matplotlib.rc_context(settings):
+        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        make_figure().savefig(buffer, format="svg", dpi=150, metadata=nothing)
+    return _clean(buffer.getvalue())
+
+
+def _clean(text: str) -> str:
+    svg = text[text.index("<svg") :]
+    for pattern in (r"<metadata>.*?</metadata>", r"<style.*?</style>", r"<!--.*?-->",
+                    r'\sxmlns(:\w+)?="[^"]*"', r'\sversion="[^"]*"'):  # fmt: skip
+        svg = re.sub(pattern, "", svg, flags=re.DOTALL)
+    svg = svg.replace("xlink:href", "href")
+    svg = re.sub(r'\bid="', f'id="{PREFIX}', svg)
+    svg = re.sub(r"url\(#", f"url(#{PREFIX}", svg)
+    svg = re.sub(r'href="#', f'href="#{PREFIX}', svg)
+    svg = svg.replace(_TEXT, "currentColor").replace("stroke: #000000", "stroke: currentColor")
+    # The size is the page's; the viewBox keeps the proportions.
+    width = re.search(r'width="([\d.]+)pt"', svg)
+    svg = re.sub(r'\s(width|height)="[\d.]+pt"', "", svg, count=2)
+    size = f' style="max-width: {float(width[1]) * 1.25:.0f}px"' if width else ""
+    return svg.replace("<svg", f'<svg aria-hidden="true" focusable="false"{size}', 1)
