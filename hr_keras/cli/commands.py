@@ -18,7 +18,7 @@ from hr_keras.cli.options import (
     app,
     get_value,
 )
-from hr_keras.cli.run import run_experiment, stop_with_a_line
+from hr_keras.cli.run import print_page, run_experiment, stop_with_a_line
 
 if TYPE_CHECKING:
     from hr_keras.experiments.protocol import Protocol
@@ -79,6 +79,7 @@ def table(
         lambda folders: accuracy_table.write(folders, plan.folder, get_value(baseline)),
         check,
         measure,
+        with_page=True,
     )
 
 
@@ -246,3 +247,26 @@ def audit(
     console = Console()
     print_markdown(console, text)
     console.print(f"\nText, pictures and audit.json: {folder}", markup=False)
+    print_page(console, folder)
+
+
+@app.command()
+def report(
+    folders: Annotated[
+        list[pathlib.Path],
+        typer.Argument(
+            help="Run folders, folders of run folders, searches for α, or audits.",
+            metavar="FOLDER...",
+        ),
+    ],
+    output: Annotated[
+        Optional[pathlib.Path],
+        typer.Option(
+            help="The file; by default report.html in the folder, or here if there are several."
+        ),
+    ] = None,
+) -> None:
+    """One HTML page from saved results: what to believe, tables, figures and their data."""
+    from rich.console import Console
+
+    print_page(Console(), folders, output)

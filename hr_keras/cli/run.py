@@ -24,10 +24,12 @@ def run_experiment(
     write: Callable[[list["RunFolder"]], str],
     check: Callable[["Protocol"], Any] = lambda protocol: None,
     measure: Callable[["RunFolder"], None] = lambda folder: None,
+    with_page: bool = False,
 ) -> None:
     """Trains what is missing, measures what is asked for, then draws from what is saved.
 
-    `check` raises before the training where `write` would raise after it.
+    `check` raises before the training where `write` would raise after it. `with_page` also writes
+    the page for browsers.
     """
     from rich.console import Console
 
@@ -61,7 +63,21 @@ def run_experiment(
             text = write(folders)
             print_markdown(console, text)
             console.print(f"\nTables, pictures, models and results: {plan.folder}", markup=False)
+            if with_page:
+                print_page(console, plan.folder)
     training.from_chief(0, strategy)  # a worker that ends earlier would end the chief too
+
+
+def print_page(
+    console: Any,
+    folders: pathlib.Path | list[pathlib.Path],
+    output: pathlib.Path | None = None,
+) -> None:
+    """Writes the page for browsers, and prints its path; see `hr_keras.report.write_report`."""
+    from hr_keras.report import write_report
+
+    path = write_report(folders, output)
+    console.print(f"Page for a browser: {path}", markup=False, soft_wrap=True)
 
 
 def _train(

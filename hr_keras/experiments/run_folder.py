@@ -46,6 +46,8 @@ class RunFolder:
         if not self.is_run_folder(self.path):
             raise ValueError(f"{self.path} is not a run folder: it has no {_PROTOCOL}.")
         self.protocol = _read_protocol(self.path / _PROTOCOL)
+        self._data_name = self.protocol.data_name
+        self._decoded: dict[pathlib.Path, tuple[bytes, Result]] = {}  # a page asks 24 times
 
     @staticmethod
     def is_run_folder(path: str | pathlib.Path) -> bool:
@@ -115,7 +117,10 @@ class RunFolder:
         """
         path = self.result_path(method, realization)
         try:
-            result = Result.from_json(path.read_bytes())
+            content = path.read_bytes()
+            before, result = self._decoded.get(path, (None, None))
+            if result is None or before != content:
+                result = Result.from_json(content)
             if (result.method, result.realization) != (method, realization):
                 raise ValueError(f"it is of {_stem(result.method, result.realization)}")
         except (ValueError, RecursionError) as error:
@@ -123,6 +128,7 @@ class RunFolder:
                 f"{path} is not a result of this version: {error}. Delete it to train this model "
                 "again."
             ) from error
+        self._decoded[path] = (content, result)
         return result
 
     def write_result(self, result: Result) -> None:
@@ -236,7 +242,7 @@ class RunFolder:
 
     def _identity(self, result: Result) -> dict[str, Any]:
         return {
-            "dataset": self.protocol.data_name,
+            "dataset": self._data_name,
             "method": result.method,
             "realization": result.realization,
         }

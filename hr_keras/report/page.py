@@ -14,6 +14,7 @@ from hr_keras import __version__
 from hr_keras.report.drawing import PREFIX
 from hr_keras.report.parts import Document, Part
 
+_LONG = 32  # a cell with more characters may be broken into lines
 _MEDIA_TYPES = {"csv": "text/csv", "json": "application/json"}
 
 
@@ -105,7 +106,9 @@ class _Renderer:
 
     def _td_open(self, tokens: Any, index: int, options: Any, env: Any) -> str:
         env["column"] += 1
-        return '<th scope="row">' if env["column"] == 1 else "<td>"
+        if env["column"] == 1:
+            return '<th scope="row">'
+        return "<td>" if len(tokens[index + 1].content) > _LONG else '<td class="short">'
 
     def _td_close(self, tokens: Any, index: int, options: Any, env: Any) -> str:
         return "</th>" if env["column"] == 1 else "</td>"
@@ -117,7 +120,7 @@ class _Renderer:
             return str(escape(tokens[index].content))
         self._figures += 1
         svg = figure.svg.replace(PREFIX, f"figure{self._figures}-")
-        return f'<span class="figure" role="img" aria-label="{escape(figure.alt)}">{svg}</span>'
+        return f'<span class="figure" role="img" tabindex="0" aria-label="{escape(figure.alt)}">{svg}</span>'
 
 
 def _deepen(tag: str, env: Any) -> str:

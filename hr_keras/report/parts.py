@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from hr_keras import audit
-from hr_keras._core.rendering import format_markdown, plain_text
+from hr_keras._core.rendering import plain_text
 from hr_keras.audit import report as audit_report
 from hr_keras.experiments.results import (
     accuracy_table,
@@ -104,8 +104,7 @@ def _has_every_method(folder: RunFolder) -> bool:
 
 def _make_run_part(folder: RunFolder) -> Part:
     found, base = verdict.rows(folder), folder.protocol.methods[0]
-    note = "\n\n".join(accuracy_table.EXPLANATIONS.values())
-    summary = join_sections("## Published and honest, side by side", verdict.layout(found), note)
+    summary = verdict.markdown(found)
     documents = [_make_table(folder), _make_convergence(folder, base)]
     if len(folder.confusions()):
         documents.append(_make_confusion(folder))
@@ -250,7 +249,7 @@ def _make_protocol(folders: list[RunFolder]) -> Document:
         join_sections(
             "# Protocol and versions",
             "## Protocol",
-            _table_of({name: value for name, value in protocol.items() if value is not None}),
+            _table_of({name: _join(value) for name, value in protocol.items()}),
             "## Versions",
             _table_of(versions),
             *map(describe_versions, folders),
@@ -259,12 +258,20 @@ def _make_protocol(folders: list[RunFolder]) -> Document:
     )
 
 
-def _table_of(values: Mapping[str, object]) -> str:
+def _join(value: object) -> str:
+    """A value of a protocol as text; empty where there is none."""
+    if isinstance(value, tuple):
+        return ", ".join(map(_join, value))
+    return "" if value is None else str(value)
+
+
+def _table_of(values: Mapping[str, str]) -> pd.DataFrame:
+    given = {name: value for name, value in values.items() if value}
     lines = {
-        "name": [plain_text(name.replace("_", " ")) for name in values],
-        "value": [plain_text(value) for value in values.values()],
+        "name": [plain_text(name.replace("_", " ")) for name in given],
+        "value": [plain_text(value) for value in given.values()],
     }
-    return format_markdown(pd.DataFrame(lines))
+    return pd.DataFrame(lines)
 
 
 def _with_figures(text: str, figures: dict[str, Figure], data: dict[str, str]) -> Document:

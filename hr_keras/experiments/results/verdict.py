@@ -5,11 +5,12 @@ import pandas as pd
 from hr_keras._core.rendering import format_estimate, format_share, plain_text
 from hr_keras.experiments.results import accuracy_table, confidence
 from hr_keras.experiments.results.strong_attacks import FGSM
-from hr_keras.experiments.results.tables import label_method
+from hr_keras.experiments.results.tables import join_sections, label_method
 from hr_keras.experiments.run_folder import RunFolder
 
 # A smaller difference of accuracies is not worth a sentence.
 _TOLERANCE = 0.02
+_ZERO_GRADIENTS = "zero gradients"
 
 
 def rows(folder: RunFolder) -> pd.DataFrame:
@@ -70,12 +71,20 @@ def _find_pgd(folder: RunFolder) -> pd.DataFrame:
     return found.assign(attack="pgd", examples=examples)
 
 
-def layout(found: pd.DataFrame) -> pd.DataFrame:
-    """Returns the published and the honest accuracies side by side, as text.
+def markdown(found: pd.DataFrame) -> str:
+    """Returns the published and the honest accuracies side by side, and what separates them.
 
     Args:
         found: From `rows`.
     """
+    return join_sections(
+        "## Published and honest, side by side",
+        _layout(found),
+        accuracy_table.explain(zero_gradients=_ZERO_GRADIENTS.capitalize()),
+    )
+
+
+def _layout(found: pd.DataFrame) -> pd.DataFrame:
     lines = [
         {
             "trained with": label_method(row.method),
@@ -83,7 +92,7 @@ def layout(found: pd.DataFrame) -> pd.DataFrame:
             "FGSM as published": format_estimate(row.published, row.published_error),
             "FGSM, exact": format_estimate(row.exact, row.exact_error),
             "strongest attack": _format_strongest(row),
-            "zero gradients, as published": f"{row.zero_gradient_share:.0%}",
+            _ZERO_GRADIENTS: f"{row.zero_gradient_share:.0%}",
         }
         for row in found.itertuples()
     ]
