@@ -1,5 +1,6 @@
 """The page for browsers: one HTML file from saved results alone, without TensorFlow."""
 
+import os
 import pathlib
 from collections.abc import Sequence
 
@@ -37,7 +38,7 @@ def write_report(folders: Path | Sequence[Path], output: Path | None = None) -> 
         path = report.write_report(tmp_path / "audit")
         ```
     """
-    paths = [folders] if isinstance(folders, Path) else list(folders)
+    paths = [folders] if isinstance(folders, (str, os.PathLike)) else list(folders)
     if not paths:
         raise ValueError("`folders` must hold at least one folder. Received: []")
     if output is None:

@@ -120,7 +120,8 @@ class _Renderer:
             return str(escape(tokens[index].content))
         self._figures += 1
         svg = figure.svg.replace(PREFIX, f"figure{self._figures}-")
-        return f'<span class="figure" role="img" tabindex="0" aria-label="{escape(figure.alt)}">{svg}</span>'
+        attributes = f'class="figure" role="img" tabindex="0" aria-label="{escape(figure.alt)}"'
+        return f"<span {attributes}>{svg}</span>"
 
 
 def _deepen(tag: str, env: Any) -> str:
