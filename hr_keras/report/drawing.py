@@ -3,7 +3,7 @@
 import io
 import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,7 +26,7 @@ def draw(make_figure: Callable[[], "Figure"]) -> str:
     """
     import matplotlib
 
-    settings = dict.fromkeys(_COLOURS, _TEXT) | {
+    settings: dict[Any, Any] = dict.fromkeys(_COLOURS, _TEXT) | {
         "figure.facecolor": "none",
         "axes.facecolor": "none",
         "savefig.facecolor": "none",
@@ -46,6 +46,8 @@ def _clean(text: str) -> str:
                     r'\sxmlns(:\w+)?="[^"]*"', r'\sversion="[^"]*"'):  # fmt: skip
         svg = re.sub(pattern, "", svg, flags=re.DOTALL)
     svg = svg.replace("xlink:href", "href")
+    used = set(re.findall(r'(?:url\(|href=")#([^")]+)', svg))
+    svg = re.sub(r'\sid="([^"]*)"', lambda one: one[0] if one[1] in used else "", svg)
     svg = re.sub(r'\bid="', f'id="{PREFIX}', svg)
     svg = re.sub(r"url\(#", f"url(#{PREFIX}", svg)
     svg = re.sub(r'href="#', f'href="#{PREFIX}', svg)

@@ -65,10 +65,11 @@ class _Renderer:
 
     def __init__(self) -> None:
         self._markdown = MarkdownIt("commonmark", {"html": False}).enable("table")
+        renderer: Any = self._markdown.renderer
         for name in ("heading_open", "heading_close", "table_open", "table_close", "th_open",
                      "tr_open", "td_open", "td_close", "image"):  # fmt: skip
             rule = functools.partial(getattr(_Renderer, f"_{name}"), self)
-            self._markdown.renderer.rules[name] = rule
+            renderer.rules[name] = rule
         self._figures = 0
         self._tables = 0
 
