@@ -250,7 +250,9 @@ def draw_curve(result: AuditResult, title: str = "") -> "Figure":
         y = [row.accuracy for row in rows]
         if name == WORST_CASE:  # below the others, so that it hides none of them
             low, high = [row.low for row in rows], [row.high for row in rows]
-            axes.fill_between(x, low, high, color="0.88", linewidth=0, label="95 % interval")
+            axes.fill_between(
+                x, low, high, color="0.5", alpha=0.25, linewidth=0, label="95 % interval"
+            )
             axes.plot(x, y, color="black", linewidth=2.2, label="worst case", zorder=2)
         else:
             (line,) = axes.plot(x, y, "--", markersize=5, linewidth=1.2, label=name, zorder=3)

@@ -132,16 +132,12 @@ def _make_convergence(folder: RunFolder, base: str) -> Document:
     figure = Figure(
         draw(lambda: convergence.figure(folder)),
         "Validation accuracy against epoch, for each method and ε; left FGSM as published, right "
-        "exact. The numbers are in histories.csv.",
+        "exact. The numbers are in curves.csv.",
     )
-    histories = folder.histories()
-    shown = histories[histories["metric"].str.startswith(("val_accuracy", "val_fgsm", "val_pub"))]
-    means = shown.groupby(["dataset", "method", "metric", "epoch"], sort=False)["value"]
-    table = means.agg(["mean", "sem", "count"]).dropna(subset="mean").reset_index()
     return _with_figures(
         convergence.markdown(folder, found),
         {"figure": figure},
-        {"convergence.csv": _to_csv(found), "histories.csv": _to_csv(table)},
+        {"convergence.csv": _to_csv(found), "curves.csv": _to_csv(convergence.find_curves(folder))},
     )
 
 

@@ -105,7 +105,7 @@ def test_committed_results_as_a_page_without_tensorflow(tmp_path):
     assert "FGSM as published and exact agree at ε = 0.25 : CE .044, HR .099." in page.text
     assert len([one for one in page.find("span") if one.get("role") == "img"]) == 2
     assert set(page.downloads()) == {
-        "verdict.csv", "table.csv", "differences.csv", "convergence.csv", "histories.csv",
+        "verdict.csv", "table.csv", "differences.csv", "convergence.csv", "curves.csv",
         "confusion.csv", "confusion_matrices.csv", "protocol.json",
     }  # fmt: skip
 

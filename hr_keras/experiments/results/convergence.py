@@ -170,14 +170,43 @@ def figure(folder: RunFolder) -> "Figure":
     return drawn
 
 
-def _draw_accuracies(
-    axes: "Axes", folder: RunFolder, histories: pd.DataFrame, through: str
-) -> None:
-    attacked = sorted(
+def find_curves(folder: RunFolder) -> pd.DataFrame:
+    """Returns the curves of Figure 1: a row for each method, route, ε and epoch with a value.
+
+    Columns: dataset, method, through (`"none"` without attack), epsilon, epoch, mean,
+    standard_error, realizations.
+
+    Args:
+        folder: A run folder.
+    """
+    histories = folder.histories().dropna(subset="value")
+    names = {"val_accuracy": ("none", 0.0)}
+    for through in ROUTE_LABELS:
+        names |= {key: (through, epsilon) for epsilon, key in _find_attacked(histories, through)}
+    histories = histories[histories["metric"].isin(names)]
+    histories = histories.assign(
+        through=[names[key][0] for key in histories["metric"]],
+        epsilon=[names[key][1] for key in histories["metric"]],
+    )
+    keys = ["dataset", "method", "through", "epsilon", "epoch"]
+    found = histories.groupby(keys, sort=False)["value"].agg(["mean", "sem", "count"])
+    columns = {"sem": "standard_error", "count": "realizations"}
+    return found.rename(columns=columns).reset_index()
+
+
+def _find_attacked(histories: pd.DataFrame, through: str) -> list[tuple[float, str]]:
+    """(ε, metric) of the validation accuracies under FGSM with CE, by ε."""
+    return sorted(
         (float(key.removeprefix(_PREFIXES[through]).removesuffix("_accuracy")), key)
         for key in histories["metric"].unique()
         if key.startswith(_PREFIXES[through])
     )
+
+
+def _draw_accuracies(
+    axes: "Axes", folder: RunFolder, histories: pd.DataFrame, through: str
+) -> None:
+    attacked = _find_attacked(histories, through)
     for method in folder.protocol.methods:
         chosen = histories[histories["method"] == method]
         for style, (epsilon, key) in zip(_STYLES, [(0.0, "val_accuracy"), *attacked], strict=False):
