@@ -28,7 +28,7 @@ from hr_keras.experiments.result import Accuracy
 from hr_keras.experiments.results import accuracy_table
 
 QUICK = pathlib.Path(__file__).parents[2] / "results" / "mnist10k" / "quick"
-HOSTILE = "<img src=x onerror=alert(1)> [a](javascript:alert(2)) ![](http://x.y/z.png) </script>"
+HOSTILE = "<img src=x onerror=alert(1)> [a](javascript:alert(2)) ![](//x/z) </script>"
 
 
 def make_run(path, published=0.5, **changes):
