@@ -39,12 +39,12 @@ _TITLES = {
     "probabilities": "Attacked as published: gradient through the softmax, clipped at 1e-7",
     "logits": "Attacked exactly: the same attack, with the sign of the gradient in closed form",
 }
-_ZERO_GRADIENTS = (
+ZERO_GRADIENTS = (
     "the share of test examples whose gradient is exactly zero. The attack returns them unchanged, "
     "so their accuracy is not robustness."
 )
-_EXPLANATIONS = {
-    "probabilities": f"In brackets: {_ZERO_GRADIENTS}",
+EXPLANATIONS = {
+    "probabilities": f"In brackets: {ZERO_GRADIENTS}",
     "logits": "Saturation of the softmax cannot make this gradient vanish. FGSM is a single step: "
     "a stronger attack may find more adversarial examples.",
 }
@@ -87,15 +87,6 @@ def differences(folder: RunFolder, baseline: str | None = None) -> pd.DataFrame:
     found = found.assign(paper=pd.Series(paper, dtype="float64"), better=better)
     found.insert(0, "dataset", folder.protocol.data_name)
     return found
-
-
-def explain(zero_gradients: str) -> str:
-    """Says what separates FGSM as published from exact FGSM.
-
-    Args:
-        zero_gradients: Where the table has the shares of zero gradients.
-    """
-    return f"{zero_gradients}: {_ZERO_GRADIENTS}\n\nFGSM, exact: {_EXPLANATIONS['logits']}"
 
 
 def _complete_attacks(folder: RunFolder) -> pd.DataFrame:
@@ -169,7 +160,7 @@ def markdown(
         ),
     ]
     for through, title in _TITLES.items():
-        sections += [f"## {title}", _layout(folders, found, through), _EXPLANATIONS[through]]
+        sections += [f"## {title}", _layout(folders, found, through), EXPLANATIONS[through]]
     for folder, one, other in zip(folders, found, compared, strict=True):
         base = choose_baseline(folder.protocol, baseline)
         sections += strong_attacks.describe_stronger(folder, one, other, base)
