@@ -301,7 +301,6 @@ def draw_pictures(result: AuditResult, title: str = "") -> "Figure":
         column[2].set_xlabel(picture.attack, fontsize=8)
     for axes, name in zip(rows[:, 0], ("clean", "adversarial", "perturbation"), strict=True):
         axes.set_ylabel(name, fontsize=9)
-    # With the name of a file, of any length.
     figure.suptitle(textwrap.fill(title, int(11 * width)), fontsize=10, parse_math=False)
     return figure
 
