@@ -6,7 +6,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from hr_keras._core.logits import logits_of
+from hr_keras._core.logits import classifier_output, logits_of
 from hr_keras.attacks import Attack, _in_graph, closed_forms
 from hr_keras.training._adversarial_model import AdversarialModel, find_labels, hard_labels
 
@@ -123,6 +123,13 @@ class _WithDivergence(AdversarialModel):
         if not (isinstance(beta, numbers.Real) and 0 < beta < float("inf")):
             raise ValueError(f"`beta` must be a finite number greater than 0. Received: {beta!r}")
         super().__init__(model, attack, name)
+        output = classifier_output(model)
+        if output.kind == "sigmoid" or output.is_single:
+            raise ValueError(
+                "`model` must return logits, or probabilities that sum to 1, of at least 2 "
+                "classes: the KL divergence is between distributions. Received: model "
+                f"{model.name!r}, which ends in a sigmoid or has one output"
+            )
         self.beta = float(beta)
 
     def get_config(self) -> dict[str, Any]:

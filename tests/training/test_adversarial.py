@@ -588,6 +588,15 @@ def test_bad_arguments_are_refused(make, said):
         make(perceptron())
 
 
+@pytest.mark.parametrize(
+    ("classes", "activation"), [(CLASSES, "sigmoid"), (1, "sigmoid"), (1, None)]
+)
+@pytest.mark.parametrize("method", [training.TRADES, training.MART])
+def test_a_divergence_needs_distributions(method, classes, activation):
+    with pytest.raises(ValueError, match="between distributions"):
+        method(perceptron(classes, activation), PGD(0.1))
+
+
 def test_bad_images_are_refused():
     images, labels = examples()
     robust = training.AdversarialTraining(perceptron(), PGD(0.1, n_iter=1))
