@@ -20,7 +20,9 @@ def forward_pass(task: Task) -> Finding:
     import tensorflow as tf
 
     step = tf.function(lambda images: task.model(images, training=False))
-    spec = tf.TensorSpec((None, *task.images.shape[1:]), task.images.dtype)
+    inputs = getattr(task.model, "inputs", None)
+    batch = inputs[0].shape[0] if inputs else None  # a number for models of a fixed batch size
+    spec = tf.TensorSpec((batch, *task.images.shape[1:]), task.images.dtype)
     graph = step.get_concrete_function(spec).graph.as_graph_def()
     functions = (function.node_def for function in graph.library.function)
     nodes = list(itertools.chain(graph.node, *functions))
@@ -44,17 +46,12 @@ def forward_pass(task: Task) -> Finding:
 def find_inner_models(model: keras.Model, images: np.ndarray) -> tuple[keras.Model, ...]:
     """Returns the first classifiers inside a model that take its images and have its classes."""
     classes = classifier_output(model, images).num_classes
-    inner = (layer for layer in model._flatten_layers(include_self=False))
-    return tuple(
-        itertools.islice(
-            (
-                layer
-                for layer in inner
-                if isinstance(layer, keras.Model) and _classifies(layer, images[:2], classes)
-            ),
-            _MOST_MODELS,
-        )
+    found = (
+        layer
+        for layer in model._flatten_layers(include_self=False)
+        if isinstance(layer, keras.Model) and _classifies(layer, images[:2], classes)
     )
+    return tuple(itertools.islice(found, _MOST_MODELS))
 
 
 def _classifies(model: keras.Model, images: np.ndarray, classes: int) -> bool:
