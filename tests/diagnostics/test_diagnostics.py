@@ -211,7 +211,9 @@ def test_an_honest_classifier_in_l2(build, test):
 def test_logits_times_1000(build, trained, test):
     *rest, weights, bias = trained
     findings = check(build([*rest, 1000 * weights, 1000 * bias]), test)
-    assert wrong(findings) == {"zero_gradients": "warning"}
+    found = wrong(findings)
+    assert found.pop("zero_gradients") == "warning"
+    assert found in ({}, {"pgd_too_weak": "warning"})  # CE sees the likeliest class alone
     assert "% of the examples have an exactly zero gradient through the model's softmax" in (
         findings["zero_gradients"].meaning
     )
@@ -219,7 +221,9 @@ def test_logits_times_1000(build, trained, test):
 
 def test_hr_trained_until_its_softmax_saturates(build, train, test):
     weights = fitted(HRLoss(1.6), train, epochs=15, learning_rate=0.03)
-    assert wrong(check(build(weights), test)) == {"zero_gradients": "warning"}
+    found = wrong(check(build(weights), test))
+    assert found.pop("zero_gradients") == "warning"
+    assert found in ({}, {"pgd_too_weak": "warning"})
 
 
 def test_a_collapsed_classifier(build, trained, test):
@@ -399,7 +403,7 @@ def rows_where(chosen, first, second):
     [
         ("", {}),
         ("downhill", {"single_step_stronger": "fault", "chance_not_reached": "fault",
-                      "gradient_free_stronger": "fault"}),
+                      "pgd_too_weak": "warning"}),
         ("hesitant", {"not_converged": "warning", "loss_still_rising": "warning"}),
         ("fickle", {"not_converged": "warning"}),
         ("forgetful", {"silent_success": "fault"}),
