@@ -1,5 +1,6 @@
 """Logits of any Keras classifier: found behind a softmax or sigmoid, and `logits_model`."""
 
+import contextlib
 import warnings
 import weakref
 from collections.abc import Hashable, Iterator
@@ -76,7 +77,10 @@ def classifier_output(model: keras.Model, images: Any = None) -> ClassifierOutpu
         if images is not None and not model.built:
             model(images[:1], training=False)
         _warn_of_unsynchronized(model)
-        with tf.init_scope():  # the caller may be building a graph
+        # The caller may be building a graph. Elsewhere not: it stops the tapes of a layer of the
+        # model that differentiates.
+        outside = contextlib.nullcontext() if tf.executing_eagerly() else tf.init_scope()
+        with outside:
             _OUTPUTS[model] = structure(model), _find_output(model)
     output: ClassifierOutput = _OUTPUTS[model][1]
     return output

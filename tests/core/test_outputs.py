@@ -192,3 +192,24 @@ def test_a_binary_classifier_is_attacked_while_it_trains():
     history = model.fit(images, labels, callbacks=[watch], verbose=0).history
     accuracy = model.evaluate(images, labels, verbose=0)[1]
     assert history["val_fgsm_ce_0_accuracy"] == [pytest.approx(accuracy)]
+
+
+class Defended(keras.layers.Layer):
+    """Moves its input towards what it decides itself, as an anti-adversary does."""
+
+    def build(self, shape):
+        self.kernel = self.add_weight(shape=(shape[-1], 3))
+
+    def call(self, inputs):
+        with tf.GradientTape() as tape:
+            tape.watch(inputs)
+            largest = tf.reduce_max(inputs @ self.kernel, axis=-1)
+        return inputs + 0.1 * tape.gradient(largest, inputs)
+
+
+def test_a_layer_that_differentiates_can_be_attacked():
+    model = small(Defended(), keras.layers.Dense(3, activation="softmax"))
+    images = np.random.default_rng(0).random((8, 8, 8, 1), "float32")
+    assert classifier_output(model).kind == "softmax"
+    adversarial = FGSM(0.1)(model, images, np.zeros(8, "int64"))
+    assert np.abs(adversarial - images).max() == pytest.approx(0.1, rel=1e-5)
