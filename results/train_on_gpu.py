@@ -1,0 +1,376 @@
+"""Train the models of a paper protocol at once on one GPU, on Keras' JAX backend.
+
+`results/mnist/paper` and `results/cifar10/paper` began with this: most epochs took minutes on a
+GPU instead of hours on a CPU. It is the same protocol with the same models, loss, split, initial
+weights and optimizer; only the order of the batches comes from another generator. `hr-keras table`
+trains the epochs that are left, measures the models and writes the results. Three steps, of which
+the second needs `jax` instead of TensorFlow:
+
+    python results/train_on_gpu.py prepare mnist DATA.npz start.npz
+    python results/train_on_gpu.py train start.npz end.npz --seconds 460
+    python results/train_on_gpu.py finish end.npz DATA.npz runs/mnist
+    hr-keras table --output runs/mnist
+
+A convolution whose kernels differ from model to model is slow on a GPU. Here it is one matrix
+product of patches, so that all models together are one batched product.
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+import pathlib
+import sys
+import time
+
+if sys.argv[1:2] == ["train"]:
+    os.environ["KERAS_BACKEND"] = "jax"
+
+import keras
+import numpy as np
+from keras import ops
+
+from hr_keras import HRLoss, datasets, metrics, models
+from hr_keras._core import information
+from hr_keras.attacks import closed_forms
+from hr_keras.experiments.protocol import Protocol, from_preset
+
+SHAPES = {"mnist_cnn": (28, 28, 1), "resnet8": (32, 32, 3)}
+VALIDATION_BATCH = 256
+KEYS = (
+    "loss", "accuracy", "error_bound", "val_accuracy", "val_error_bound", "val_loss",
+    "val_fgsm_ce_0.1_accuracy", "val_fgsm_ce_0.25_accuracy",
+    "val_published_fgsm_ce_0.1_accuracy", "val_published_fgsm_ce_0.25_accuracy",
+)  # fmt: skip
+
+
+def prepare(preset: str, data: str, output: str, realizations: int) -> None:
+    """Saves the training images, splits and initial weights, as this package makes them."""
+    from hr_keras.experiments.fit import build_model
+
+    protocol = from_preset(f"paper-{preset}", dataset=data, realizations=realizations)
+    whole = datasets.load(data, validation=0, dtype=None).train
+    arrays = {"images": whole.images, "labels": whole.labels.astype("int32")}
+    for k in range(realizations):
+        seed = protocol.seed + k
+        split = datasets.load(data, protocol.validation, seed, dtype=None)
+        arrays[f"kept_{k}"], arrays[f"held_{k}"] = datasets._split_by_class(
+            whole.labels, protocol.validation, seed
+        )
+        model, _ = build_model(protocol, "ce", seed, split)
+        for variable in model.variables:
+            arrays[f"{k}/{variable.path}"] = ops.convert_to_numpy(variable)
+    np.savez(output, protocol=protocol.to_json(), **arrays)
+
+
+class PatchesConv2D(keras.layers.Conv2D):
+    """A convolution as one matrix product of patches."""
+
+    def convolution_op(self, inputs, kernel):
+        kernel = ops.convert_to_tensor(kernel)
+        rows, columns = kernel.shape[:2]
+        stride = self.strides[0]
+        if self.padding == "same":
+            pads = map(self._pad, inputs.shape[1:3], (rows, columns))
+            inputs = ops.pad(inputs, ((0, 0), *pads, (0, 0)))
+        sizes = zip(inputs.shape[1:3], (rows, columns), strict=True)
+        height, width = ((size - k) // stride * stride + 1 for size, k in sizes)
+        patches = [
+            inputs[:, i : i + height : stride, j : j + width : stride]
+            for i in range(rows)
+            for j in range(columns)
+        ]
+        return ops.concatenate(patches, axis=-1) @ ops.reshape(kernel, (-1, kernel.shape[-1]))
+
+    def _pad(self, size, kernel):
+        stride = self.strides[0]
+        total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
+        return total // 2, total - total // 2
+
+
+class ComparedMaxPooling2D(keras.layers.MaxPooling2D):
+    """Max-pooling 2 × 2 by comparison: of equal pixels, the first gets the gradient."""
+
+    def call(self, inputs):
+        height, width = (size // 2 for size in inputs.shape[1:3])
+        x = inputs[:, : 2 * height, : 2 * width]
+        x = ops.reshape(x, (x.shape[0], height, 2, width, 2, x.shape[-1]))
+        largest = x[:, :, 0, :, 0]
+        for i, j in ((0, 1), (1, 0), (1, 1)):
+            largest = ops.where(x[:, :, i, :, j] > largest, x[:, :, i, :, j], largest)
+        return largest
+
+
+def make_model(protocol: Protocol) -> keras.Model:
+    make = {"mnist_cnn": models.mnist_cnn, "resnet8": models.resnet8}[protocol.model]
+    model = make(SHAPES[protocol.model], classifier_activation=None, seed=0)
+    kinds = {keras.layers.Conv2D: PatchesConv2D, keras.layers.MaxPooling2D: ComparedMaxPooling2D}
+    return keras.models.clone_model(
+        model,
+        clone_function=lambda one: kinds.get(type(one), type(one)).from_config(one.get_config()),
+    )
+
+
+def make_optimizer(protocol: Protocol, steps: int) -> keras.optimizers.Optimizer:
+    make = {"sgd": keras.optimizers.SGD, "adam": keras.optimizers.Adam}[protocol.optimizer]
+    if not protocol.schedule:
+        return make(protocol.learning_rate)
+    factors = (1.0, *(factor for _, factor in protocol.schedule))
+    return make(
+        keras.optimizers.schedules.PiecewiseConstantDecay(
+            [epoch * steps - 1 for epoch, _ in protocol.schedule],
+            [protocol.learning_rate * factor for factor in factors],
+        )
+    )
+
+
+class Trainer:
+    """All models: first those trained with CE, one for each seed, then those with HR.
+
+    Args:
+        saved: What `prepare` saved.
+    """
+
+    def __init__(self, saved) -> None:
+        import jax
+        import jax.numpy as jnp
+
+        self.jax, self.jnp = jax, jnp
+        self.protocol = protocol = Protocol.from_json(str(saved["protocol"]))
+        self.seeds = seeds = protocol.realizations
+        self.count = 2 * seeds
+        self.is_hr = jnp.array([0.0] * seeds + [1.0] * seeds)
+        self.images, self.labels = jnp.array(saved["images"]), jnp.array(saved["labels"])
+        self.kept = np.stack([saved[f"kept_{k}"] for k in range(seeds)])
+        self.held = jnp.array(np.stack([saved[f"held_{k % seeds}"] for k in range(self.count)]))
+        self.model = make_model(protocol)
+        self.means = jnp.array(self._compute_means(saved["images"]))
+        steps = -(-self.kept.shape[1] // protocol.batch_size)
+        self.optimizer = make_optimizer(protocol, steps)
+        self.optimizer.build(self.model.trainable_variables)
+        self.bound = metrics.ErrorBound(protocol.alpha, from_logits=True)
+        weights, other = (
+            [
+                jnp.stack([saved[f"{k % seeds}/{variable.path}"] for k in range(self.count)])
+                for variable in variables
+            ]
+            for variables in (self.model.trainable_variables, self.model.non_trainable_variables)
+        )
+        self.state = (weights, other, self._repeat(self.optimizer.variables))
+        self.history = []
+        self._train_epoch = jax.jit(self._make_epoch, donate_argnums=0)
+        self._validate = jax.jit(self._make_validation, static_argnames="attack")
+
+    def _compute_means(self, images):
+        means = np.zeros((self.count, *images.shape[1:]), "float32")
+        if self.protocol.mean_image:
+            for k in range(self.count):
+                kept = images[self.kept[k % self.seeds]]
+                means[k] = kept.mean(axis=0, dtype="float64") / 255
+        return means
+
+    def _repeat(self, variables):
+        return [self.jnp.stack([ops.convert_to_tensor(one)] * self.count) for one in variables]
+
+    def _loss(self, is_hr, labels, logits):
+        ce = keras.losses.SparseCategoricalCrossentropy(from_logits=True)(labels, logits)
+        hr = HRLoss(self.protocol.alpha, from_logits=True)(labels, logits)
+        return ce * (1.0 - is_hr) + hr * is_hr
+
+    def _batch(self, index):
+        return self.images[index].astype("float32") / 255.0, self.labels[index]
+
+    def _step(self, carry, index):
+        def train_one(weights, state, optimizer, bound, images, labels, is_hr):
+            def compute_loss(weights):
+                logits, new_state, penalties = self.model.stateless_call(
+                    weights, state, images, training=True, return_losses=True
+                )
+                loss = self._loss(is_hr, labels, logits) + sum(penalties, start=0.0)
+                return loss, (logits, new_state)
+
+            compute = self.jax.value_and_grad(compute_loss, has_aux=True)
+            (loss, (logits, new_state)), gradient = compute(weights)
+            bound = self.bound.stateless_update_state(bound, labels, logits)
+            weights, optimizer = self.optimizer.stateless_apply(optimizer, gradient, weights)
+            correct = (logits.argmax(-1) == labels).sum()
+            return (weights, new_state, optimizer, bound), (loss, correct)
+
+        images, labels = self._batch(index)
+        images = images - self.means[:, None]
+        return self.jax.vmap(train_one)(*carry, images, labels, self.is_hr)
+
+    def _make_epoch(self, state, order):
+        """One epoch, the batches in the order of `order` (seeds, images)."""
+        index = self.jnp.take_along_axis(self.jnp.array(self.kept), order, axis=1)
+        index = self.jnp.concatenate([index, index])
+        carry = (*state, self._repeat(self.bound.variables))
+        (*state, bound), (loss, correct) = self._scan(
+            self._step, carry, index, self.protocol.batch_size
+        )
+        return tuple(state), (loss, correct, self.jax.vmap(self.bound.stateless_result)(bound))
+
+    def _scan(self, step, carry, index, size):
+        """Runs `step` over batches of `size` and a rest; returns means over the examples."""
+        total = index.shape[1]
+        full = total // size
+        batches = index[:, : full * size].reshape(self.count, full, size).swapaxes(0, 1)
+        carry, (loss, *counts) = self.jax.lax.scan(step, carry, batches)
+        loss, counts = loss.sum(0) * size, [one.sum(0) for one in counts]
+        if total > full * size:
+            carry, (last, *more) = step(carry, index[:, full * size :])
+            loss = loss + last * (total - full * size)
+            counts = [one + other for one, other in zip(counts, more, strict=True)]
+        return carry, (loss / total, *(one / total for one in counts))
+
+    def _make_validation(self, state, attack):
+        """Validation accuracy, and under FGSM with CE, exactly and as published."""
+        weights, other, _ = state
+
+        def check_one(weights, other, bound, images, labels, is_hr, mean):
+            def compute_logits(images):
+                return self.model.stateless_call(weights, other, images - mean, training=False)[0]
+
+            logits, pull_back = self.jax.vjp(compute_logits, images)
+            pairs = zip(self.model.trainable_variables, weights, strict=True)
+            penalty = sum(
+                (variable.regularizer(value) for variable, value in pairs if variable.regularizer),
+                start=0.0,
+            )
+            loss = self._loss(is_hr, labels, logits) + penalty
+            withstood = []
+            for objective in (self._exact, self._published) if attack else ():
+                gradient = self.jax.grad(lambda z, f=objective: f(labels, z).sum())(logits)
+                direction = self.jnp.sign(pull_back(gradient)[0])
+                for epsilon in self.protocol.epsilons[1:]:
+                    adversarial = self.jnp.clip(images + epsilon * direction, 0.0, 1.0)
+                    decisions = compute_logits(adversarial).argmax(-1)
+                    withstood.append((decisions == labels).sum())
+            bound = self.bound.stateless_update_state(bound, labels, logits)
+            correct = (logits.argmax(-1) == labels).sum()
+            return bound, (loss, correct, self.jnp.array(withstood))
+
+        def step(bound, index):
+            return self.jax.vmap(check_one)(
+                weights, other, bound, *self._batch(index), self.is_hr, self.means
+            )
+
+        bound = self._repeat(self.bound.variables)
+        bound, found = self._scan(step, bound, self.held, VALIDATION_BATCH)
+        return (*found, self.jax.vmap(self.bound.stateless_result)(bound))
+
+    @staticmethod
+    def _exact(labels, logits):
+        return closed_forms.ce_surrogate(labels, logits)
+
+    @staticmethod
+    def _published(labels, logits):
+        log_q = information.log_probabilities(ops.softmax(logits))
+        return information.cross_entropy(labels, log_q)
+
+    def train(self, seconds: float) -> None:
+        """Trains until the last epoch, or until so many seconds have passed."""
+        started = time.time()
+        for epoch in range(len(self.history), self.protocol.epochs):
+            if time.time() - started > seconds:
+                break
+            keys = [self.jax.random.key(k) for k in range(self.seeds)]
+            order = self.jnp.stack(
+                [
+                    self.jax.random.permutation(
+                        self.jax.random.fold_in(key, epoch), self.kept.shape[1]
+                    )
+                    for key in keys
+                ]
+            )
+            self.state, (loss, accuracy, bound) = self._train_epoch(self.state, order)
+            done = epoch + 1
+            attack = done % self.protocol.attack_every == 0 or done == self.protocol.epochs
+            val_loss, val_accuracy, withstood, val_bound = self._validate(self.state, attack)
+            if not attack:
+                withstood = np.full((self.count, 4), np.nan)
+            columns = (loss, accuracy, bound, val_accuracy, val_bound, val_loss)
+            row = np.column_stack([*map(np.asarray, columns), np.asarray(withstood)])
+            self.history.append(row)
+            if done % 20 == 0:
+                print(done, f"{time.time() - started:.0f} s", row[:, 3].round(4), flush=True)
+
+    def save(self, path: str, seconds: float) -> None:
+        weights, other, optimizer = self.state
+        named = zip(
+            (*self.model.trainable_variables, *self.model.non_trainable_variables),
+            (*weights, *other),
+            strict=True,
+        )
+        arrays = {f"model/{variable.path}": np.asarray(value) for variable, value in named}
+        for k, value in enumerate(optimizer):
+            arrays[f"optimizer/{k}"] = np.asarray(value)
+        np.savez(path, protocol=self.protocol.to_json(), history=np.array(self.history),
+                 seconds=seconds, **arrays)  # fmt: skip
+
+
+def train(source: str, output: str, seconds: float) -> None:
+    """Trains all models at once."""
+    import jax
+
+    jax.config.update("jax_default_matmul_precision", "float32")
+    started = time.time()
+    with np.load(source) as saved:
+        trainer = Trainer(saved)
+    trainer.train(seconds)
+    trainer.save(output, time.time() - started)
+
+
+def finish(source: str, data: str, output: str) -> None:
+    """Writes checkpoints that `hr-keras table --output` resumes, in float32 on TensorFlow."""
+    from hr_keras.experiments import pipeline
+    from hr_keras.experiments.checkpoint import Checkpoint
+    from hr_keras.experiments.fit import build_model
+    from hr_keras.experiments.run_folder import RunFolder
+
+    with np.load(source) as file:
+        saved = dict(file)
+    protocol = Protocol.from_json(str(saved["protocol"]))
+    if protocol.dataset != data:
+        protocol = dataclasses.replace(protocol, dataset=data)
+    folder = RunFolder.create(pathlib.Path(output), protocol)
+    seeds = protocol.realizations
+    for m in range(2 * seeds):
+        method, k = ("ce", "hr")[m // seeds], m % seeds
+        seed = protocol.seed + k
+        _, model = build_model(protocol, method, seed, pipeline.load_data(protocol, seed))
+        for variable in model.variables:
+            variable.assign(saved[f"model/{variable.path}"][m])
+        for j, variable in enumerate(model.optimizer.variables):
+            variable.assign(saved[f"optimizer/{j}"][m])
+        checkpoint = Checkpoint(folder.checkpoint_path(method, k), protocol, method, seed)
+        checkpoint.set_model(model)
+        checkpoint.seconds = float(saved["seconds"]) / (2 * seeds)
+        *earlier, last = [dict(zip(KEYS, row, strict=True)) for row in saved["history"][:, m]]
+        checkpoint.epochs = earlier
+        checkpoint.on_epoch_end(len(earlier), last)
+        print(json.dumps({"method": method, "realization": k, "epochs": len(earlier) + 1}))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    one = commands.add_parser("prepare")
+    one.add_argument("preset", choices=("mnist", "cifar10"))
+    one.add_argument("data")
+    one.add_argument("output")
+    one.add_argument("--realizations", type=int, default=5)
+    one = commands.add_parser("train")
+    one.add_argument("source")
+    one.add_argument("output")
+    one.add_argument("--seconds", type=float, default=float("inf"))
+    one = commands.add_parser("finish")
+    one.add_argument("source")
+    one.add_argument("data")
+    one.add_argument("output")
+    arguments = vars(parser.parse_args())
+    {"prepare": prepare, "train": train, "finish": finish}[arguments.pop("command")](**arguments)
+
+
+if __name__ == "__main__":
+    main()
