@@ -83,7 +83,8 @@ def surrogate_bound(risk: Any, alpha: float) -> Any:
     bound = error_bounds.surrogate_bound(0.7, alpha=1.6)
     ```
     """
-    exponent = 1.0 - 1.0 / check_alpha(alpha)
+    alpha = check_alpha(alpha)
+    exponent = (alpha - 1.0) / alpha
     return ops.minimum(ops.exp(exponent * (to_float("risk", risk) - 1.0)), 1.0)
 
 
