@@ -98,7 +98,7 @@ _TRADES = _train_on_pgd("TRADES")
 
 LOGIT_FACTOR = 16.0  # of `ce_scaled`: a power of 2, which rounds nothing
 
-# The colours can be told apart with red-green blindness: Okabe & Ito's, then Tol's.
+# The colours can be told apart with red-green blindness: Okabe & Ito's, then others.
 METHODS: dict[str, Method] = {
     method.name: method
     for method in (
@@ -128,12 +128,12 @@ METHODS: dict[str, Method] = {
             finish_model=_scale_logits,
         ),
         # Adversarial training, with cross-entropy and with HR inside.
-        Method("fgsm_rs", "FGSM-RS", "#332288", _make_cross_entropy, _FAST),
-        Method("fgsm_rs_hr", "FGSM-RS, HR", "#88CCEE", _make_hr, _FAST),
-        Method("pgd_at", "PGD-AT", "#117733", _make_cross_entropy, _PGD),
-        Method("pgd_at_hr", "PGD-AT, HR", "#44AA99", _make_hr, _PGD),
-        Method("trades", "TRADES", "#882255", _make_cross_entropy, _TRADES),
-        Method("trades_hr", "TRADES, HR", "#AA4499", _make_hr, _TRADES),
+        Method("fgsm_rs", "FGSM-RS", "#7766FF", _make_cross_entropy, _FAST),
+        Method("fgsm_rs_hr", "FGSM-RS, HR", "#0000FF", _make_hr, _FAST),
+        Method("pgd_at", "PGD-AT", "#550055", _make_cross_entropy, _PGD),
+        Method("pgd_at_hr", "PGD-AT, HR", "#663344", _make_hr, _PGD),
+        Method("trades", "TRADES", "#AADD88", _make_cross_entropy, _TRADES),
+        Method("trades_hr", "TRADES, HR", "#221199", _make_hr, _TRADES),
     )
 }  # fmt: skip
 

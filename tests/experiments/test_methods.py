@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from conftest import linear_model
 
-from hr_keras import datasets, evaluation, losses
+from hr_keras import datasets, evaluation, losses, training
 from hr_keras.attacks import FGSM, PGD
 from hr_keras.audit.load import load_model
 from hr_keras.experiments import fit
@@ -29,7 +29,30 @@ EXPECTED = {
     "gce": (losses.GeneralizedCrossEntropy, {"order": 0.7}),
     "rce": (losses.ReverseCrossEntropy, {}),
     "ce_scaled": (keras.losses.SparseCategoricalCrossentropy, {}),
+} | {
+    f"{name}{inside}": (kind, arguments)
+    for name in ("fgsm_rs", "pgd_at", "trades")
+    for inside, kind, arguments in (
+        ("", keras.losses.SparseCategoricalCrossentropy, {}),
+        ("_hr", losses.HRLoss, {"alpha": 2.5}),
+    )
 }
+
+
+def test_methods_of_adversarial_training_attack_as_they_say():
+    protocol = from_preset("quick", train_epsilon=0.2, train_steps=4)
+    kinds = {
+        "fgsm_rs": (training.AdversarialTraining, 1),
+        "pgd_at": (training.AdversarialTraining, 4),
+        "trades": (training.TRADES, 4),
+    }
+    model = linear_model(1.0)
+    for name, (kind, steps) in kinds.items():
+        for method in (name, f"{name}_hr"):
+            robust = get_method(method).wrap_model(model, protocol)
+            assert type(robust) is kind
+            assert robust.model is model
+            assert (robust.attack.epsilon, robust.attack.n_iter) == (0.2, steps)
 
 
 def test_methods_make_the_losses_that_their_names_say():
