@@ -189,6 +189,7 @@ def test_a_classifier_trained_on_ce_is_honest_and_so_again(build, test):
     assert check(build(), test, seed=3) == findings
 
 
+@pytest.mark.slow
 def test_a_classifier_trained_on_adversarial_examples_is_honest(build, train, test):
     keras.utils.set_random_seed(0)
     model = perceptron()
@@ -203,6 +204,7 @@ def test_a_classifier_trained_on_adversarial_examples_is_honest(build, train, te
     assert "withstand PGD" in findings["loss_still_rising"].meaning
 
 
+@pytest.mark.slow
 def test_an_honest_classifier_in_l2(build, test):
     half = [array[:50] for array in test]
     assert wrong(check(build(), half, epsilon=1.0, norm="l2")) == {}
@@ -267,6 +269,7 @@ def test_the_zoo(name, trained, test):
     assert check_model(model, test)[finding].verdict == verdict
 
 
+@pytest.mark.slow
 def test_a_quantised_input_before_a_convolution(train, test):
     """Attacks take a way of their own through a first convolution."""
     quantised = keras.Sequential(

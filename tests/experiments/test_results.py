@@ -303,7 +303,7 @@ def test_everything_drawn_says_what_the_data_are_called(tmp_path):
     drawn = [
         path for path in folder.path.iterdir() if path.suffix in (".md", ".csv", ".tex", ".svg")
     ]
-    assert len(drawn) == 18
+    assert len(drawn) == 21
     for path in drawn:
         assert label in path.read_text(), path.name
         parts = path.read_text().split("\\caption")[1:]

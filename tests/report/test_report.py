@@ -106,7 +106,7 @@ def test_committed_results_as_a_page_without_tensorflow(tmp_path):
     assert len([one for one in page.find("span") if one.get("role") == "img"]) == 2
     assert set(page.downloads()) == {
         "verdict.csv", "table.csv", "differences.csv", "convergence.csv", "curves.csv",
-        "confusion.csv", "confusion_matrices.csv", "protocol.json",
+        "confusion.csv", "confusion_matrices.csv", "confidence.csv", "protocol.json",
     }  # fmt: skip
 
 
@@ -124,6 +124,7 @@ def test_the_first_screen_says_which_numbers_are_false(tmp_path):
     assert "leaves .500" in begin
 
 
+@pytest.mark.slow
 def test_several_folders_share_a_page(tmp_path):
     """A search and two runs of the same data, told apart by their folders; the same bytes again."""
     make_search(tmp_path / "search")

@@ -264,6 +264,7 @@ def make_method(name, model, n_iter=2):
     return getattr(training, name)(model, attack)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["mixed", "TRADES", "MART"])
 def test_weights_count_as_copies_with_the_hr_loss(method):
     """The attack starts at other points for copies; ε is so small that it does not matter."""
@@ -304,6 +305,7 @@ def test_replicas_train_the_model_that_one_device_trains(replicas, method):
     assert same_loss == pytest.approx(loss, rel=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["AdversarialTraining", "TRADES"])
 def test_the_loop_for_several_workers_trains_the_same_model(method):
     """Here with two replicas in one process; the gap of a single step is in its logs too."""
@@ -323,6 +325,7 @@ def test_the_loop_for_several_workers_trains_the_same_model(method):
     assert set(found) == {*expected, *(f"val_{key}" for key in expected)}
 
 
+@pytest.mark.slow
 def test_eager_steps_and_several_steps_in_one_call_change_nothing():
     models = [perceptron() for _ in range(3)]
     histories = [
@@ -336,6 +339,7 @@ def test_eager_steps_and_several_steps_in_one_call_change_nothing():
     assert_same(models[2], models[0], atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("policy", "method"),
     [
@@ -364,7 +368,10 @@ def test_half_precision_stays_near_full_precision(policy, method):
 # Files
 
 
-@pytest.mark.parametrize("method", ["mixed", "TRADES", "MART"])
+@pytest.mark.parametrize(
+    "method",
+    ["mixed", *(pytest.param(name, marks=pytest.mark.slow) for name in ("TRADES", "MART"))],
+)
 def test_a_saved_wrapper_resumes_with_the_same_bits(method, tmp_path):
     """Without dropout, the state of whose random numbers Keras does not save."""
     optimizer = keras.optimizers.Adam(0.01)
