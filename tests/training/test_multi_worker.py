@@ -293,8 +293,9 @@ def test_a_table_by_two_workers_is_that_of_one_process(tmp_path):
     assert other == ""
     plan = dataclasses.replace(two, strategy="none")
     train_folder(RunFolder.create(tmp_path / "one", plan))
-    tables = {f"{stem}.{end}" for stem in ("table", "differences") for end in ("md", "csv", "tex")}
-    tables |= {"figure.png", "figure.svg"}
+    stems = ("table", "differences", "confidence")
+    tables = {f"{stem}.{end}" for stem in stems for end in ("md", "csv", "tex")}
+    tables |= {"figure.png", "figure.svg", "report.html"}
     written = [{path.name for path in (tmp_path / folder).iterdir()} for folder in ("one", "two")]
     assert written[1] == written[0] | tables
     folders = [RunFolder(tmp_path / name) for name in ("one", "two")]
