@@ -1,6 +1,7 @@
 """Markdown on a terminal of any width: no number is broken in the middle."""
 
-from typing import Any, ClassVar
+from collections.abc import Iterator
+from typing import Any, ClassVar, cast
 
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.markdown import Markdown, TableElement
@@ -19,8 +20,7 @@ def print_markdown(console: Console, text: str) -> None:
 
 class _Table(TableElement):
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        for table in super().__rich_console__(console, options):
-            assert isinstance(table, Table)
+        for table in cast("Iterator[Table]", super().__rich_console__(console, options)):
             columns = [_texts(column) for column in table.columns]
             for column, cells in zip(table.columns, columns, strict=True):
                 column.no_wrap = max(map(len, cells)) <= _SHORT

@@ -4,7 +4,7 @@ import base64
 import functools
 import hashlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import jinja2
 from markdown_it import MarkdownIt
@@ -45,8 +45,8 @@ def render_page(parts: Sequence[Part]) -> str:
 
 
 def _read(environment: jinja2.Environment, name: str) -> Markup:
-    assert environment.loader is not None
-    return Markup(environment.loader.get_source(environment, name)[0])
+    loader = cast(jinja2.BaseLoader, environment.loader)
+    return Markup(loader.get_source(environment, name)[0])
 
 
 def _make_uri(content: str, name: str) -> str:
