@@ -1,6 +1,5 @@
 """An attack on tensors, inside compiled code: what adversarial training needs of it."""
 
-import dataclasses
 from typing import Any
 
 from hr_keras._core import replicas
@@ -85,8 +84,3 @@ def keys_of_rows(seed: int, step: Any, rows: Any) -> Any:
     start = mixed(constant(seed % 2**32) + tf.cast(step, tf.uint32) * constant(0x9E3779B9))
     first = mixed(start + tf.cast(rows, tf.uint32) * constant(0x85EBCA6B))
     return tf.stack([first, mixed(first + constant(0xC2B2AE35))], axis=-1)
-
-
-def with_objective(attack: PGD, objective: Any) -> PGD:
-    """Returns an attack of another objective."""
-    return dataclasses.replace(attack, objective=objective, name=None)  # type: ignore[arg-type]

@@ -197,7 +197,7 @@ def check_images(images: np.ndarray, bounds: tuple[float, float]) -> None:
     if images.dtype.kind != "f" and images.dtype.name != "bfloat16":
         raise ValueError(
             "`images` must be floating point: an attack moves pixels by fractions. Received: "
-            f"dtype {images.dtype}. Convert them, for example images.astype('float32') / 255"
+            f"dtype {images.dtype}. Convert them to float32, with pixels in bounds={bounds}"
         )
     low, high = images.min(), images.max()
     # in the precision of the images: 0.1 in float64 is not 0.1 in float32
