@@ -14,9 +14,19 @@ from hr_keras import datasets, models
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 4
 )
+if "PYTEST_XDIST_WORKER" in os.environ:  # as many threads as processes, not as many each
+    tf.config.threading.set_intra_op_parallelism_threads(1)
 
 settings.register_profile("hr_keras", deadline=None, derandomize=True, max_examples=25)
 settings.load_profile("hr_keras")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config):
+    """Without arguments, the tests run in two processes; `-n` and `--dist` say otherwise."""
+    everything = config.args_source == config.ArgsSource.TESTPATHS and not config.option.usepdb
+    if everything and getattr(config.option, "numprocesses", 0) is None:
+        config.option.numprocesses, config.option.dist = 2, "worksteal"
 
 
 @pytest.fixture(scope="session")
