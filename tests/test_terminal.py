@@ -27,6 +27,16 @@ def test_no_cell_with_a_number_is_broken(width):
     assert all(len(line) <= width for line in text.splitlines())
 
 
+@pytest.mark.parametrize(("width", "beside"), [(60, True), (31, True), (30, False)])
+def test_long_headers_are_broken_between_words_before_a_table_becomes_a_list(width, beside):
+    console = Console(width=width, file=io.StringIO())
+    print_markdown(console, f"| ε | {' | '.join(['trained with it'] * 2)} |\n|:--|:--|:--|\n"
+                   "| 0.1 | .123 ± .001 | .456 ± .002 |")  # fmt: skip
+    lines = [" ".join(line.split()) for line in console.file.getvalue().splitlines()]
+    assert ("0.1 .123 ± .001 .456 ± .002" in lines) == beside
+    assert ("trained with it: .123 ± .001" in lines) != beside
+
+
 def run_with(monkeypatch, capsys, error):
     def fail():
         raise error

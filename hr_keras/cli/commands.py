@@ -51,7 +51,7 @@ def table(
 ) -> None:
     """Table 1: train with each method, attack with FGSM, as published and exactly."""
     from hr_keras.experiments.measure import measure_attack
-    from hr_keras.experiments.results import accuracy_table
+    from hr_keras.experiments.results import accuracy_table, first_screen
     from hr_keras.experiments.results.tables import choose_baseline
 
     if examples is not None:
@@ -72,11 +72,15 @@ def table(
                 folder, name.value, examples, options.data_dir, tuple(attack_epsilon or ())
             )
 
+    def write(folders: list["RunFolder"]) -> str:
+        accuracy_table.write(folders, plan.folder, get_value(baseline))
+        return first_screen.markdown(folders)
+
     plan = options.plan_table()
     run_experiment(
         options,
         plan,
-        lambda folders: accuracy_table.write(folders, plan.folder, get_value(baseline)),
+        write,
         check,
         measure,
         with_page=True,

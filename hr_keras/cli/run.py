@@ -62,9 +62,10 @@ def run_experiment(
                 measure(folder)
             text = write(folders)
             print_markdown(console, text)
-            console.print(f"\nTables, pictures, models and results: {plan.folder}", markup=False)
+            console.print()
             if with_page:
-                print_page(console, plan.folder)
+                print_page(console, plan.folder, words="More in")
+            console.print(f"Tables, pictures, models and results: {plan.folder}", markup=False)
     training.from_chief(0, strategy)  # a worker that ends earlier would end the chief too
 
 
@@ -72,12 +73,13 @@ def print_page(
     console: Any,
     folders: pathlib.Path | list[pathlib.Path],
     output: pathlib.Path | None = None,
+    words: str = "Page for a browser:",
 ) -> None:
     """Writes the page for browsers, and prints its path; see `hr_keras.report.write_report`."""
     from hr_keras.report import write_report
 
     path = write_report(folders, output)
-    console.print(f"Page for a browser: {path}", markup=False, soft_wrap=True)
+    console.print(f"{words} {path}", markup=False, soft_wrap=True)
 
 
 def _train(
