@@ -241,8 +241,8 @@ def test_an_audit_from_one_command(saved, tmp_path):
     assert result.exit_code == 0, result.output
     assert "Accuracy at ε = 0.05" in result.output
     assert {path.name for path in folder.iterdir()} == {
-        "audit.json", "audit.md", "curve.png", "curve.svg", "pictures.png", "pictures.svg",
-        "report.html",
+        "audit.json", "audit.md", "model_card.md", "curve.png", "curve.svg", "pictures.png",
+        "pictures.svg", "report.html",
     }  # fmt: skip
     content = json.loads((folder / "audit.json").read_text())
     assert content["protocol"]["attacks"] == ["noise", "pgd"]

@@ -30,9 +30,14 @@ _LATEX_ESCAPES = str.maketrans(
 )
 
 
+def printable_text(text: Any) -> str:
+    """Returns text from outside as one line, with a space for each character that is not shown."""
+    return "".join(character if character.isprintable() else " " for character in str(text))
+
+
 def plain_text(text: Any) -> str:
     """Returns text from outside as one line that Markdown, HTML and a terminal show as it is."""
-    printable = "".join(character if character.isprintable() else " " for character in str(text))
+    printable = printable_text(text)
     for character in "\\`*_{}[]<>#|~&":
         printable = printable.replace(character, f"\\{character}")
     return printable

@@ -4,7 +4,6 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hr_keras.audit.report import write_audit
     from hr_keras.audit.result import (
         WORST_CASE,
         AuditedAttack,
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
         read_audit,
     )
     from hr_keras.audit.run import ATTACKS, audit, audit_file
+    from hr_keras.audit.write import write_audit
 
 __all__ = [
     "ATTACKS",
@@ -34,7 +34,7 @@ __all__ = [
     "write_audit",
 ]
 
-_MODULES = {"report": ("write_audit",), "run": ("ATTACKS", "audit", "audit_file")}
+_MODULES = {"write": ("write_audit",), "run": ("ATTACKS", "audit", "audit_file")}
 
 
 def __getattr__(name: str) -> Any:  # a saved audit is read without TensorFlow

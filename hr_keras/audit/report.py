@@ -1,7 +1,6 @@
-"""An audit as text and pictures, from its result alone."""
+"""An audit as text and figures, from its result alone."""
 
 import math
-import pathlib
 import re
 import textwrap
 from typing import TYPE_CHECKING, Any
@@ -9,21 +8,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from hr_keras._core.files import Path, write_atomically
 from hr_keras._core.finding import Finding
 from hr_keras._core.rendering import (
     format_markdown,
     format_share,
     new_figure,
     plain_text,
-    render_figure,
+    printable_text,
 )
 from hr_keras.audit.result import WORST_CASE, AuditResult, AuditRow, EncodedImage
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-__all__ = ["write_audit"]
 
 _VERDICTS = {"fault": "FAULT", "warning": "warning", "ok": "ok", "not applicable": "–"}
 _UNKNOWN_LOGITS = (
@@ -36,40 +32,6 @@ _COLOURS = (
     "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C564B", "#5E4FA2", "0.45"
 )  # fmt: skip
 _MARKERS = "os^vDPX*h"
-
-
-def write_audit(folder: Path, result: AuditResult) -> str:
-    """Writes an audit as `audit.json`, `audit.md` and pictures.
-
-    Args:
-        folder: Folder to write to. Pictures of an earlier audit in it are deleted.
-        result: From `audit` or `read_audit`.
-
-    Returns:
-        The text, Markdown.
-
-    Example:
-        ```python
-        from hr_keras import audit
-
-        result = audit.audit(model, x_test[:4], y_test[:4], epsilon=0.1, attacks="noise")
-        text = audit.write_audit("my_audit", result)
-        ```
-    """
-    folder, name, text = pathlib.Path(folder), find_name(result), format_audit(result)
-    write_atomically(folder / "audit.json", result.to_json())
-    write_atomically(folder / "audit.md", text)
-    figures = {"curve": draw_curve(result, f"Security curve: {name}")}
-    if result.pictures:
-        title = f"Fooled at ε = {result.protocol.epsilon:g}: {name}"
-        figures["pictures"] = draw_pictures(result, title)
-    else:
-        for path in (folder / "pictures.png", folder / "pictures.svg"):
-            path.unlink(missing_ok=True)
-    for stem, figure in figures.items():
-        for ending, content in render_figure(figure).items():
-            write_atomically(folder / f"{stem}.{ending}", content)
-    return text
 
 
 def format_audit(result: AuditResult) -> str:
@@ -98,13 +60,17 @@ def format_accuracies(result: AuditResult) -> list[str]:
 
 def format_details(result: AuditResult) -> list[str]:
     """Returns security curve, examples, findings and protocol, Markdown sections."""
-    sections = ["## Security curve", _format_curve(result), "![](curve.png)"]
+    sections = [
+        "## Security curve",
+        _format_curve(result),
+        "![Accuracy against ε, a curve for each attack](curve.png)",
+    ]
     if result.pictures:
         sections += [
             "## Adversarial examples",
             "Above each image the decision and its probability; below each perturbation the "
             "attack. Grey is no change.",
-            "![](pictures.png)",
+            "![Clean images, adversarial images and perturbations](pictures.png)",
         ]
     return [
         *sections,
@@ -123,9 +89,9 @@ def _mark(result: AuditResult) -> str:
 
 
 def find_name(result: AuditResult) -> str:
-    """Returns the model's file, or its name, and the data; text from outside."""
+    """Returns the model's file, or its name, and the data; text from outside, in one line."""
     data = "" if result.protocol.data is None else f" on {result.protocol.data}"
-    return (result.model.file or result.model.name) + data
+    return printable_text((result.model.file or result.model.name) + data)
 
 
 def _format_size(result: AuditResult) -> str:

@@ -250,7 +250,7 @@ def audit(
         text = audits.write_audit(folder, result)
     console = Console()
     print_markdown(console, text)
-    console.print(f"\nText, pictures and audit.json: {folder}", markup=False)
+    console.print(f"\nText, pictures, model_card.md and audit.json: {folder}", markup=False)
     print_page(console, folder)
 
 

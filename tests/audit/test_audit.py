@@ -99,7 +99,8 @@ def test_json_holds_everything_that_is_drawn(result, tmp_path):
     text = audit.write_audit(tmp_path, result)
     first = contents(tmp_path)
     assert set(first) == {
-        "audit.json", "audit.md", "curve.png", "curve.svg", "pictures.png", "pictures.svg"
+        "audit.json", "audit.md", "model_card.md",
+        "curve.png", "curve.svg", "pictures.png", "pictures.svg",
     }  # fmt: skip
     again = audit.read_audit(tmp_path)
     assert again == result
@@ -120,7 +121,7 @@ def test_pictures_of_an_earlier_audit_are_deleted(result, tmp_path):
     text = audit.write_audit(tmp_path, dataclasses.replace(result, pictures=()))
     assert "pictures.png" not in text
     assert set(contents(tmp_path)) == {
-        "audit.json", "audit.md", "curve.png", "curve.svg", "mine.png"
+        "audit.json", "audit.md", "model_card.md", "curve.png", "curve.svg", "mine.png"
     }  # fmt: skip
 
 
