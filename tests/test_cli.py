@@ -404,6 +404,8 @@ def test_a_bug_shows_its_traceback(tmp_path, monkeypatch):
         (["--strategy", "mirror"], "mirrored"),
         (["--epochs", "many"], "--epochs"),
         (["--epochs", "0"], "epochs"),
+        (["--label-noise", "1"], "`label_noise` must be in [0, 1)"),
+        (["--attack-every", "0"], "attack_every"),
         (["--output", __file__], "not a run folder"),
         (["--output", f"{__file__}/run"], "Not a directory"),
         (["--seed", "99999999999999999999"], "seed"),

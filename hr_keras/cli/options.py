@@ -84,6 +84,17 @@ class Options:
     learning_rate: Annotated[
         Optional[float], typer.Option(help="Of the optimizer, at the start.")
     ] = None
+    attack_every: Annotated[
+        Optional[int],
+        typer.Option(help="Attack the validation split after every so many epochs of training."),
+    ] = None
+    label_noise: Annotated[
+        Optional[float],
+        typer.Option(
+            help="Share of the training and validation labels that are replaced by another class; "
+            "test labels stay as they are."
+        ),
+    ] = None
     train_epsilon: Annotated[
         Optional[float],
         typer.Option(help="ε of the attack in adversarial training, pixels in 0 … 1."),
@@ -118,8 +129,8 @@ class Options:
 
     def plan(self, make: Callable[..., "Plan"], **own: Any) -> "Plan":
         """The runs that are meant: `make` is `plan_runs`, or another experiment's."""
-        names = ("data_label", "model", "realizations", "epochs", "learning_rate", "seed",
-                 "strategy")  # fmt: skip
+        names = ("data_label", "model", "realizations", "epochs", "learning_rate", "attack_every",
+                 "label_noise", "seed", "strategy")  # fmt: skip
         changes = {name: get_value(getattr(self, name)) for name in names} | own
         return make(self.output, get_value(self.preset), tuple(self.data or ()), **changes)
 

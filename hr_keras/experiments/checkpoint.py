@@ -105,7 +105,10 @@ class Checkpoint(keras.callbacks.Callback):
             for name, before, now in (
                 ("method", state.method, self.method),
                 ("seed", state.seed, self.seed),
-                *((name, state.protocol.get(name), protocol[name]) for name in protocol),
+                *(
+                    (name, state.protocol.get(name), protocol.get(name))
+                    for name in {**protocol, **state.protocol}
+                ),
             )
             if before != now
         ]

@@ -10,6 +10,8 @@ from hr_keras import datasets
 from hr_keras.datasets import Dataset, Split
 from hr_keras.experiments.protocol import Protocol
 
+_LABEL_NOISE = 1  # apart from what else is drawn by the same seed
+
 
 def load_data(protocol: Protocol, seed: int, data_dir: str | pathlib.Path | None = None) -> Dataset:
     """Loads the data of a protocol.
@@ -19,14 +21,51 @@ def load_data(protocol: Protocol, seed: int, data_dir: str | pathlib.Path | None
 
     Args:
         protocol: A `Protocol`.
-        seed: Determines the validation split.
+        seed: Determines the validation split, and which labels are wrong.
         data_dir: Folder of the data sets, see `datasets.load`.
     """
     data = datasets.load(protocol.dataset, protocol.validation, seed, data_dir, dtype=None)
+    data = add_label_noise(data, protocol.label_noise, seed)
     data = data._replace(validation=_decode(data.validation))
     if protocol.evaluated_on == "test":
         return data._replace(test=_decode(data.test))
     return data._replace(test=None)  # type: ignore[arg-type]  # out of reach
+
+
+def add_label_noise(data: Dataset, share: float, seed: int) -> Dataset:
+    """Replaces labels of the training and validation splits by another class, each as likely.
+
+    Args:
+        data: Its test split is returned as it is.
+        share: Of the labels of each split, in [0, 1). So many are wrong, rounded.
+        seed: Determines which.
+
+    Raises:
+        ValueError: If no label is left of the last class, which a model would then not have.
+    """
+    if share == 0:
+        return data
+    generator = np.random.default_rng([seed, _LABEL_NOISE])
+    train, validation = (
+        Split(split.images, _replace_labels(split.labels, share, data.num_classes, generator))
+        for split in (data.train, data.validation)
+    )
+    noisy = Dataset(train, validation, data.test)
+    if noisy.num_classes != data.num_classes:
+        raise ValueError(
+            f"With `label_noise` {share:g} and seed {seed} no label of class "
+            f"{data.num_classes - 1} is left. Choose another seed, or more data."
+        )
+    return noisy
+
+
+def _replace_labels(
+    labels: np.ndarray, share: float, classes: int, generator: np.random.Generator
+) -> np.ndarray:
+    chosen = generator.permutation(len(labels))[: round(share * len(labels))]
+    found = labels.copy()
+    found[chosen] += generator.integers(1, classes, len(chosen), labels.dtype)
+    return found % classes
 
 
 def _decode(split: Split) -> Split:

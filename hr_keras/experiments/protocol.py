@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import itertools
 import json
 import math
 import os
@@ -20,6 +19,11 @@ from hr_keras._core.checks import (
 )
 from hr_keras._core.decode import decode
 from hr_keras.experiments.methods import check_methods
+from hr_keras.experiments.protocol_checks import (
+    check_attack_sizes,
+    check_label_noise,
+    check_schedule,
+)
 
 Model = Literal["mnist_cnn", "resnet8"]
 Optimizer = Literal["sgd", "adam"]
@@ -40,6 +44,9 @@ PAPER_PRESETS = {"MNIST": "paper-mnist", "CIFAR-10": "paper-cifar10", "SVHN": "p
 
 # What may change in a run folder: it does not determine how one model is trained.
 MAY_CHANGE = ("realizations", "methods", "data_label")
+
+# Saved results are older than these. Where they change nothing they are not written either.
+_LATER: dict[str, Any] = {"label_noise": 0.0}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,6 +84,8 @@ class Protocol:
         train_epsilon: ε of the attack in adversarial training, in L∞ and units of pixels in
             [0, 1]. Other methods ignore it.
         train_steps: Steps of that attack (`fgsm_rs` makes one).
+        label_noise: Share of the labels of the training and of the validation split that are
+            replaced by another class, drawn by the seed. Test labels stay as they are.
 
     Raises:
         ValueError: For a value out of range.
@@ -104,11 +113,13 @@ class Protocol:
     methods: tuple[str, ...] = ("ce", "hr")
     train_epsilon: float = 0.1
     train_steps: int = 7
+    label_noise: float = 0.0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "epsilons", _check_epsilons(self.epsilons))
-        object.__setattr__(self, "schedule", _check_schedule(self.schedule))
+        object.__setattr__(self, "epsilons", check_attack_sizes(self.epsilons))
+        object.__setattr__(self, "schedule", check_schedule(self.schedule))
         object.__setattr__(self, "methods", check_methods(self.methods))
+        object.__setattr__(self, "label_noise", check_label_noise(self.label_noise))
         check_alpha(self.alpha)
         check_epsilon(self.train_epsilon)
         for name in ("epochs", "batch_size", "attack_every", "realizations", "train_steps"):
@@ -168,8 +179,12 @@ class Protocol:
         return [name for name in names if getattr(self, name) != getattr(other, name)]
 
     def to_json(self) -> str:
-        """Returns the protocol as a JSON text."""
-        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+        """Returns the protocol as a JSON text, without values of `_LATER` that change nothing."""
+        values = dataclasses.asdict(self)
+        for name, usual in _LATER.items():
+            if values[name] == usual:
+                del values[name]
+        return json.dumps(values, indent=2) + "\n"
 
     @classmethod
     def from_json(cls, text: str | bytes) -> "Protocol":
@@ -179,7 +194,10 @@ class Protocol:
             ValueError: If a value is missing, unknown, of another type or out of range.
         """
         try:
-            protocol: Protocol = decode(cls, json.loads(text), "it")
+            values = json.loads(text)
+            if isinstance(values, dict):
+                values = _LATER | values
+            protocol: Protocol = decode(cls, values, "it")
             check_choice("preset", protocol.preset, PRESETS)
         except ValueError as error:
             raise ValueError(f"This is not a protocol of this version: {error}") from error
@@ -192,30 +210,6 @@ _CHOICES = {
     "evaluated_on": SPLITS,
     "strategy": STRATEGIES,
 }
-
-
-def _check_epsilons(epsilons: Any) -> tuple[float, ...]:
-    values = tuple(map(float, epsilons))
-    if not all(0 <= value < math.inf for value in values) or len(set(values)) < len(values):
-        raise ValueError(
-            f"`epsilons` must be numbers of at least 0, none twice. Received: {epsilons}"
-        )
-    return values
-
-
-def _check_schedule(schedule: Any) -> tuple[tuple[int, float], ...]:
-    try:
-        pairs = tuple((int(epoch), float(factor)) for epoch, factor in schedule)
-    except (TypeError, ValueError):
-        pairs = ((0, 0.0),)
-    epochs = [0, *(epoch for epoch, _ in pairs)]
-    rising = all(a < b for a, b in itertools.pairwise(epochs))
-    if not (rising and all(0 < factor < math.inf for _, factor in pairs)):
-        raise ValueError(
-            "`schedule` must be pairs (epoch, factor) with rising epochs, the first at least 1, "
-            f"and positive factors. Received: {schedule!r}"
-        )
-    return pairs
 
 
 # Shows the effect of the loss within minutes. It is not the paper's protocol.

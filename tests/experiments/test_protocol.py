@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import math
+import pathlib
 import subprocess
 import sys
 
@@ -10,6 +11,8 @@ from hr_keras import datasets
 from hr_keras.experiments.methods import METHODS, check_methods, get_method
 from hr_keras.experiments.protocol import PRESETS, Protocol, change_protocol, from_preset
 from hr_keras.losses import HRLoss
+
+ROOT = pathlib.Path(__file__).parents[2]
 
 
 def test_the_presets_are_what_the_paper_says():
@@ -39,6 +42,7 @@ def test_the_presets_are_what_the_paper_says():
         {"seed": True},
         {"dataset": 5},
         {"epsilons": 0.1},
+        {"label_noise": 1},
         {"schedule": [[1]]},
         {"methods": "ce"},
         {"alpha": None},
@@ -51,6 +55,15 @@ def test_a_damaged_protocol_is_refused(damage):
         Protocol.from_json(json.dumps(values))
 
 
+def test_what_was_saved_before_there_was_label_noise_stays_as_it_is():
+    saved = (ROOT / "results" / "mnist10k" / "quick" / "protocol.json").read_text()
+    assert "label_noise" not in saved
+    assert Protocol.from_json(saved).to_json() == saved
+    noisy = dataclasses.replace(Protocol.from_json(saved), label_noise=0.2)
+    assert Protocol.from_json(noisy.to_json()) == noisy
+    assert noisy.differences(Protocol.from_json(saved)) == ["label_noise"]
+
+
 def test_what_is_no_protocol_is_refused():
     for text in ("{}", "[]", "3", '"text"', "", '{"preset": "quick"}'):
         with pytest.raises(ValueError, match=r"not a protocol|Expecting value"):
@@ -60,6 +73,7 @@ def test_what_is_no_protocol_is_refused():
 def test_run_folders_are_named_by_what_differs():
     assert from_preset("quick").name == "mnist10k_quick"
     assert from_preset("quick", realizations=9, methods=("hr",)).name == "mnist10k_quick"
+    assert from_preset("quick", label_noise=0.4).name == "mnist10k_quick_label_noise-0.4"
     assert (
         from_preset("paper-mnist", alpha=2.0, seed=3).name == "mnist_paper-mnist_alpha-2.0_seed-3"
     )
@@ -78,6 +92,9 @@ def test_run_folders_are_named_by_what_differs():
         ({"epsilons": (-0.1,)}, "epsilons"),
         ({"train_epsilon": -0.1}, "epsilon"),
         ({"train_steps": 0}, "train_steps"),
+        ({"label_noise": 1.0}, r"`label_noise` must be in \[0, 1\). Received: 1.0"),
+        ({"label_noise": -0.1}, "label_noise"),
+        ({"label_noise": math.nan}, "label_noise"),
         ({"strategy": "miror"}, "Did you mean 'mirrored'"),
         ({"model": "vgg"}, "vgg"),
         ({"optimizer": "lion"}, "lion"),

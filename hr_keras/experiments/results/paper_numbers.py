@@ -47,7 +47,7 @@ def describe_changes(protocol: Protocol) -> str:
     preset = PRESETS[PAPER_PRESETS[protocol.paper_dataset or ""]]
     names = (
         "model", "alpha", "epochs", "batch_size", "optimizer", "learning_rate", "schedule",
-        "mean_image", "realizations",
+        "mean_image", "realizations", "label_noise",
     )  # fmt: skip
     return ", ".join(
         f"{name.replace('_', ' ')} {getattr(protocol, name)} for {getattr(preset, name)}"

@@ -60,9 +60,16 @@ def describe_protocol(protocol: Protocol, with_alpha: bool = True) -> str:
         f"{protocol.model}, {optimizer} {protocol.learning_rate:g}"
         f"{f' ({schedule})' if schedule else ''}, {protocol.epochs} epochs, "
         f"batch {protocol.batch_size}, {'mean image subtracted, ' if protocol.mean_image else ''}"
-        f"{f'α = {protocol.alpha:g}, ' if with_alpha else ''}seed {protocol.seed}, "
+        f"{f'α = {protocol.alpha:g}, ' if with_alpha else ''}{_describe_noise(protocol)}"
+        f"seed {protocol.seed}, "
         f"preset `{protocol.preset}`."
     )
+
+
+def _describe_noise(protocol: Protocol) -> str:
+    if protocol.label_noise == 0:
+        return ""
+    return f"{100 * protocol.label_noise:g} % of the training and validation labels wrong, "
 
 
 def describe_errors(realizations: int) -> str:
