@@ -17,7 +17,7 @@ from hr_keras.attacks import worst_case
 from hr_keras.cli import options
 from hr_keras.experiments import fit, measure, train, workers
 from hr_keras.experiments.methods import METHODS
-from hr_keras.experiments.protocol import MODELS, PRESETS
+from hr_keras.experiments.protocol import MODELS, OPTIMIZERS, PRESETS
 from hr_keras.experiments.run_folder import RunFolder
 
 RESULTS = pathlib.Path(__file__).parent.parent / "results"
@@ -46,14 +46,17 @@ def test_the_choices_are_those_of_the_modules():
     """Which the help must not import."""
     for choice, known in (
         (options.Preset, PRESETS), (options.Model, MODELS), (options.Method, METHODS),
-        (options.AttackName, worst_case.ATTACK_NAMES),
+        (options.AttackName, worst_case.ATTACK_NAMES), (options.Optimizer, OPTIMIZERS),
     ):  # fmt: skip
         assert {one.value for one in choice} == set(known)
 
 
-def test_the_label_of_the_data_reaches_the_protocol(tmp_path):
-    chosen = options.Options(output=tmp_path / "run", data_label="MNIST, rotated")
-    assert chosen.plan_table().runs[0].protocol.data_label == "MNIST, rotated"
+def test_options_reach_the_protocol(tmp_path):
+    chosen = options.Options(
+        output=tmp_path / "run", data_label="MNIST, rotated", optimizer=options.Optimizer.adam
+    )
+    protocol = chosen.plan_table().runs[0].protocol
+    assert (protocol.data_label, protocol.optimizer) == ("MNIST, rotated", "adam")
 
 
 @pytest.fixture(scope="module")

@@ -28,7 +28,9 @@ def as_pgd(attack: Any) -> PGD:
     )
 
 
-def perturb(attack: PGD, model: Any, images: Any, labels: Any, keys: Any) -> Any:
+def perturb(
+    attack: PGD, model: Any, images: Any, labels: Any, keys: Any, epsilon: Any = None
+) -> Any:
     """Makes all `n_iter` steps of an attack, in a TensorFlow graph, and returns the last points.
 
     No example ends early, and the labels are not compared with decisions: the cost is n_iter
@@ -40,6 +42,7 @@ def perturb(attack: PGD, model: Any, images: Any, labels: Any, keys: Any) -> Any
         images: `(n, ...)`.
         labels: `(n,)` or `(n, classes)`.
         keys: uint32 `(n, 2)`, see `keys_of_rows`.
+        epsilon: A float64 scalar, by default that of the attack.
 
     Returns:
         `(n, ...)`.
@@ -47,7 +50,7 @@ def perturb(attack: PGD, model: Any, images: Any, labels: Any, keys: Any) -> Any
     import tensorflow as tf
 
     none = tf.zeros_like(keys[:, 0], tf.int32)
-    sizes = tf.zeros_like(none, tf.float64) + attack.epsilon
+    sizes = tf.zeros_like(none, tf.float64) + (attack.epsilon if epsilon is None else epsilon)
     worst = tf.zeros_like(sizes) - float("inf")
 
     def at(point: Any, memory: Any, steps: Any) -> State:

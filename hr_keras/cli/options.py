@@ -33,6 +33,7 @@ def _enum(name: str, *values: str) -> Any:
 # importing these would load TensorFlow before the help is shown.
 Preset = _enum("Preset", "quick", "paper-mnist", "paper-cifar10", "paper-svhn")
 Model = _enum("Model", "mnist_cnn", "resnet8")
+Optimizer = _enum("Optimizer", "sgd", "adam")
 Method = _enum("Method", *METHODS)
 Strategy = _enum("Strategy", *STRATEGIES)
 Norm = _enum("Norm", *NORMS)
@@ -95,6 +96,10 @@ class Options:
             "test labels stay as they are."
         ),
     ] = None
+    optimizer: Annotated[
+        Optional[Optimizer],  # type: ignore[valid-type]
+        typer.Option(help="With Keras' defaults, but for the learning rate."),
+    ] = None
     train_epsilon: Annotated[
         Optional[float],
         typer.Option(help="ε of the attack in adversarial training, pixels in 0 … 1."),
@@ -129,8 +134,8 @@ class Options:
 
     def plan(self, make: Callable[..., "Plan"], **own: Any) -> "Plan":
         """The runs that are meant: `make` is `plan_runs`, or another experiment's."""
-        names = ("data_label", "model", "realizations", "epochs", "learning_rate", "attack_every",
-                 "label_noise", "seed", "strategy")  # fmt: skip
+        names = ("data_label", "model", "realizations", "epochs", "learning_rate", "optimizer",
+                 "attack_every", "label_noise", "seed", "strategy")  # fmt: skip
         changes = {name: get_value(getattr(self, name)) for name in names} | own
         return make(self.output, get_value(self.preset), tuple(self.data or ()), **changes)
 

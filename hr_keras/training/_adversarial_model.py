@@ -7,6 +7,7 @@ import keras
 from keras import ops
 
 from hr_keras._core import information, replicas
+from hr_keras._core.checks import check_count
 from hr_keras._core.logits import check_backend, classifier_output, known_logits, logits_of
 from hr_keras.attacks import FGSM, PGD, MomentumPGD, _in_graph, objectives
 from hr_keras.attacks._task import check_images, is_correct
@@ -29,12 +30,15 @@ class AdversarialModel(keras.Model):
         model: A Keras classifier that is built.
         attack: `FGSM`, `PGD`, `MomentumPGD` or a subclass of `PGD`, not targeted.
         name: Name of this model.
+        warmup_steps: In so many first steps the ε of the attack rises linearly to its own.
     """
 
     # Whether layers work as in training while the attack runs, see `_InTrainingMode`.
     attacks_in_training_mode: ClassVar[bool] = False
 
-    def __init__(self, model: keras.Model, attack: Any, name: str | None = None) -> None:
+    def __init__(
+        self, model: keras.Model, attack: Any, name: str | None = None, warmup_steps: int = 0
+    ) -> None:
         check_backend()
         _check_model(model)
         if getattr(attack, "targeted", False):
@@ -45,6 +49,7 @@ class AdversarialModel(keras.Model):
         super().__init__(name=name or f"robust_{model.name}", dtype=model.dtype_policy)
         self.model = model
         self.attack = attack
+        self.warmup_steps = check_count("warmup_steps", warmup_steps, lowest=0)
         steps = _in_graph.as_pgd(attack)
         attacked = _InTrainingMode(model) if self.attacks_in_training_mode else model
         # Found now, not while a step is traced.
@@ -113,7 +118,8 @@ class AdversarialModel(keras.Model):
 
     def perturb(self, x: Any, labels: Any, keys: Any) -> Any:
         """Attacks images `(n, ...)`, with labels `(n,)` or `(n, classes)`."""
-        return _in_graph.perturb(self._steps, self._get_attacked(), x, labels, keys)
+        epsilon = self._find_epsilon()
+        return _in_graph.perturb(self._steps, self._get_attacked(), x, labels, keys, epsilon)
 
     def combine(self, y: Any, clean: Any, adversarial: Any, sample_weight: Any) -> Any:
         """Returns the loss of a pair of outputs."""
@@ -183,6 +189,7 @@ class AdversarialModel(keras.Model):
         return {
             "model": keras.saving.serialize_keras_object(self.model),
             "attack": self.attack.to_config(),
+            "warmup_steps": self.warmup_steps,
             "name": self.name,
         }
 
@@ -223,6 +230,13 @@ class AdversarialModel(keras.Model):
         rows = tf.reduce_sum(before) + tf.range(n)
         step = 0 if self.optimizer is None else self.optimizer.iterations
         return _in_graph.keys_of_rows(self._steps.seed, step, rows)
+
+    def _find_epsilon(self) -> Any:
+        """ε of this step: in the k-th of K steps of warm-up k / K of the attack's."""
+        if not self.warmup_steps or self.optimizer is None:
+            return None
+        step = ops.cast(self.optimizer.iterations, "float64") + 1
+        return self._steps.epsilon * ops.minimum(step / self.warmup_steps, 1.0)
 
     def _measure_gap(self, x: Any, y: Any, keys: Any, due: Any) -> None:
         """Updates `single_step_gap` on the first batch of an epoch, and where it is due."""

@@ -54,6 +54,8 @@ class AdversarialTraining(AdversarialModel):
             example.
         clean_weight: c, the share of the clean images in the loss, from 0 to 1. Default 0.0.
         name: Name of this model. Default `None`: `"robust_"` and the name of the classifier.
+        warmup_steps: In so many first steps ε rises linearly to that of the attack. A large ε
+            from the start may keep the accuracy at chance. Default 0.
 
     Raises:
         ValueError: If an argument is not as described; in `fit`, if images in an array leave
@@ -87,12 +89,13 @@ class AdversarialTraining(AdversarialModel):
         attack: Attack,
         clean_weight: float = 0.0,
         name: str | None = None,
+        warmup_steps: int = 0,
     ) -> None:
         if not (isinstance(clean_weight, numbers.Real) and 0 <= clean_weight <= 1):
             raise ValueError(
                 f"`clean_weight` must be a number from 0 to 1. Received: {clean_weight!r}"
             )
-        super().__init__(model, attack, name)
+        super().__init__(model, attack, name, warmup_steps)
         self.clean_weight = float(clean_weight)
 
     def find_inputs(self, x: Any, y: Any, keys: Any) -> Any:
@@ -118,11 +121,16 @@ class _WithDivergence(AdversarialModel):
     beta: float
 
     def __init__(
-        self, model: keras.Model, attack: Attack, beta: float, name: str | None = None
+        self,
+        model: keras.Model,
+        attack: Attack,
+        beta: float,
+        name: str | None = None,
+        warmup_steps: int = 0,
     ) -> None:
         if not (isinstance(beta, numbers.Real) and 0 < beta < float("inf")):
             raise ValueError(f"`beta` must be a finite number greater than 0. Received: {beta!r}")
-        super().__init__(model, attack, name)
+        super().__init__(model, attack, name, warmup_steps)
         output = classifier_output(model)
         if output.kind == "sigmoid" or output.is_single:
             raise ValueError(
@@ -161,6 +169,7 @@ class TRADES(_WithDivergence):
             start at random, because that gradient is zero at x.
         beta: β, greater than 0. Default 6.0, the authors' for CIFAR-10 and MNIST.
         name: See `AdversarialTraining`.
+        warmup_steps: See `AdversarialTraining`.
 
     Raises:
         ValueError: As `AdversarialTraining`.
@@ -181,7 +190,12 @@ class TRADES(_WithDivergence):
     """
 
     def __init__(
-        self, model: keras.Model, attack: Attack, beta: float = 6.0, name: str | None = None
+        self,
+        model: keras.Model,
+        attack: Attack,
+        beta: float = 6.0,
+        name: str | None = None,
+        warmup_steps: int = 0,
     ) -> None:
         steps = _in_graph.as_pgd(attack)
         if steps.objective != "ce" or not steps.random_start:
@@ -190,7 +204,7 @@ class TRADES(_WithDivergence):
                 "KL divergence from the clean prediction, which has no gradient at the clean "
                 f"image. Received: {attack!r}"
             )
-        super().__init__(model, attack, beta, name)
+        super().__init__(model, attack, beta, name, warmup_steps)
 
     def find_inputs(self, x: Any, y: Any, keys: Any) -> Any:
         clean = ops.stop_gradient(ops.softmax(logits_of(self.model, x)))
@@ -226,6 +240,7 @@ class MART(_WithDivergence):
         attack: See `AdversarialTraining`.
         beta: β (λ in the paper), greater than 0. Default 5.0, as in the paper.
         name: See `AdversarialTraining`.
+        warmup_steps: See `AdversarialTraining`.
 
     Raises:
         ValueError: As `AdversarialTraining`.
@@ -246,9 +261,14 @@ class MART(_WithDivergence):
     """
 
     def __init__(
-        self, model: keras.Model, attack: Attack, beta: float = 5.0, name: str | None = None
+        self,
+        model: keras.Model,
+        attack: Attack,
+        beta: float = 5.0,
+        name: str | None = None,
+        warmup_steps: int = 0,
     ) -> None:
-        super().__init__(model, attack, beta, name)
+        super().__init__(model, attack, beta, name, warmup_steps)
 
     def find_inputs(self, x: Any, y: Any, keys: Any) -> Any:
         return x, self.perturb(x, find_labels(y), keys)

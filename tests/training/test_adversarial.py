@@ -240,6 +240,20 @@ def test_random_starts_differ_between_rows_steps_and_seeds_only():
     np.testing.assert_array_equal(last, keys[1][400:])
 
 
+def test_epsilon_rises_linearly_in_the_warm_up():
+    """In the k-th of 4 steps to k / 4 of the attack's; on a linear model PGD reaches all of it."""
+    images, labels = examples(8, classes=2)
+    robust = training.AdversarialTraining(
+        perceptron(classes=2, units=0), PGD(0.08, n_iter=3), warmup_steps=4
+    )
+    robust.compile(keras.optimizers.SGD(0.0))
+    keys = _in_graph.keys_of_rows(0, 0, tf.range(8))
+    for done, expected in ((0, 0.02), (1, 0.04), (3, 0.08), (9, 0.08)):
+        robust.optimizer.iterations.assign(done)
+        moved = robust.find_inputs(tf.constant(images), labels.astype("int32"), keys) - images
+        np.testing.assert_allclose(np.abs(moved), expected, atol=1e-6)
+
+
 # What must not change the result
 
 
@@ -260,7 +274,7 @@ def test_labels_may_be_columns_or_distributions(method):
 def make_method(name, model, n_iter=2):
     attack = PGD(0.1, n_iter=n_iter)
     if name == "mixed":
-        return training.AdversarialTraining(model, attack, clean_weight=0.5)
+        return training.AdversarialTraining(model, attack, clean_weight=0.5, warmup_steps=5)
     return getattr(training, name)(model, attack)
 
 
@@ -579,6 +593,7 @@ def test_overfitting_to_a_single_step_is_in_the_logs_and_is_found():
         (lambda m: training.AdversarialTraining(m, PGD(0.1), 1.5), "Received: 1.5"),
         (lambda m: training.TRADES(m, PGD(0.1), beta=0), "`beta`.*Received: 0"),
         (lambda m: training.MART(m, PGD(0.1), beta=-1.0), "`beta`.*Received: -1.0"),
+        (lambda m: training.MART(m, PGD(0.1), warmup_steps=-1), "`warmup_steps`.*Received: -1"),
         (lambda m: training.TRADES(m, FGSM(0.1)), "random_start=True"),
         (lambda m: training.TRADES(m, PGD(0.1, "margin")), "objective='ce'"),
         (lambda m: training.AdversarialTraining(lambda x: x, PGD(0.1)), "Keras classifier"),

@@ -56,12 +56,18 @@ def describe_protocol(protocol: Protocol, with_alpha: bool = True) -> str:
     """Returns the protocol in a line."""
     optimizer = {"sgd": "SGD", "adam": "Adam"}[protocol.optimizer]
     schedule = ", ".join(f"×{factor:g} from {epoch}" for epoch, factor in protocol.schedule)
+    adversarial = ""
+    if any(get_method(method).is_adversarial for method in protocol.methods):
+        adversarial = (
+            f"adversarial training at ε = {protocol.train_epsilon:.4g} with PGD of "
+            f"{protocol.train_steps} steps (FGSM-RS: one), "
+        )
     return (
         f"{protocol.model}, {optimizer} {protocol.learning_rate:g}"
         f"{f' ({schedule})' if schedule else ''}, {protocol.epochs} epochs, "
         f"batch {protocol.batch_size}, {'mean image subtracted, ' if protocol.mean_image else ''}"
-        f"{f'α = {protocol.alpha:g}, ' if with_alpha else ''}{_describe_noise(protocol)}"
-        f"seed {protocol.seed}, "
+        f"{adversarial}{f'α = {protocol.alpha:g}, ' if with_alpha else ''}"
+        f"{_describe_noise(protocol)}seed {protocol.seed}, "
         f"preset `{protocol.preset}`."
     )
 
