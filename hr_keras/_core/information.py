@@ -18,7 +18,9 @@ LOWEST = -1e30
 Tensor = Any
 
 
-def log_probabilities(outputs: Tensor, from_logits: bool = False) -> Tensor:
+def log_probabilities(
+    outputs: Tensor, from_logits: bool = False, totals: Tensor | None = None
+) -> Tensor:
     """Computes log-probabilities from logits or from probabilities.
 
     Logits: `log q = z − logsumexp(z)`. Probabilities are normalized and clipped to [ε, 1 − ε]
@@ -27,6 +29,7 @@ def log_probabilities(outputs: Tensor, from_logits: bool = False) -> Tensor:
     Args:
         outputs: Floating point `(..., classes)`.
         from_logits: Whether `outputs` are logits.
+        totals: Sums of the probabilities of each example, `(..., 1)`, if they are known.
 
     Returns:
         `(..., classes)`, with the dtype of `outputs`.
@@ -34,7 +37,7 @@ def log_probabilities(outputs: Tensor, from_logits: bool = False) -> Tensor:
     if from_logits:
         return ops.log_softmax(outputs, axis=-1)
     epsilon = keras.config.epsilon()
-    outputs = outputs / ops.sum(outputs, axis=-1, keepdims=True)
+    outputs = outputs / (ops.sum(outputs, axis=-1, keepdims=True) if totals is None else totals)
     return ops.log(ops.clip(outputs, epsilon, 1.0 - epsilon))
 
 

@@ -82,10 +82,13 @@ def prepare_inputs(
     for given in (sample_weight, get_keras_mask(y_pred)):
         if given is not None:
             weights = weights * _checked_weights(given, tuple(outputs.shape[:-1]), rows.dtype)
+    totals = None
     if not are_logits:
         _warn_of_logits(outputs)
+        totals = ops.sum(rows, axis=-1, keepdims=True)
         weights = _refuse_other_than_distributions(
             rows,
+            totals[:, 0],
             weights,
             "Probabilities must not be negative and must sum to 1; pass from_logits=True for "
             "logits.",
@@ -99,6 +102,7 @@ def prepare_inputs(
         labels = ops.reshape(ops.cast(labels, rows.dtype), (-1, classes))
         weights = _refuse_other_than_distributions(
             labels,
+            ops.sum(labels, axis=-1),
             weights,
             "Soft labels must not be negative and must sum to 1 in every row. For an example "
             "without a label use sample_weight=0.",
@@ -108,9 +112,8 @@ def prepare_inputs(
         if ignore_class is not None:
             weights = ops.where(labels == ignore_class, 0.0, weights)
         _check_range(labels, weights, classes)
-    return Inputs(
-        labels, information.log_probabilities(rows, are_logits), ops.stop_gradient(weights)
-    )
+    log_q = information.log_probabilities(rows, are_logits, totals)
+    return Inputs(labels, log_q, ops.stop_gradient(weights))
 
 
 def to_tensor(name: str, value: Any) -> Any:
@@ -188,15 +191,18 @@ def _checked_weights(given: Any, shape: tuple[int | None, ...], dtype: Any) -> A
     return ops.where(allowed, weights, math.nan)
 
 
-def _refuse_other_than_distributions(rows: Any, weights: Any, expected: str) -> Any:
-    """Returns `weights` with NaN for each row that is no distribution or has a NaN."""
-    sums, smallest = ops.sum(rows, axis=-1), ops.min(rows, axis=-1)
+def _refuse_other_than_distributions(rows: Any, sums: Any, weights: Any, expected: str) -> Any:
+    """Returns `weights` with NaN for each row that is no distribution or has a NaN.
+
+    Reads the rows once; `sums` are theirs.
+    """
+    smallest = ops.min(rows, axis=-1)
     right = ops.logical_and(smallest >= 0, ops.abs(sums - 1.0) <= _TOLERANCE)
     right = ops.logical_or(right, weights == 0)
     _require(
         ops.logical_or(right, ops.isnan(sums)),  # a NaN has another cause, and comes out as NaN
         expected,
-        lambda: {"smallest": ops.min(rows), "sums from": ops.min(sums), "to": ops.max(sums)},
+        lambda: {"smallest": ops.min(smallest), "sums from": ops.min(sums), "to": ops.max(sums)},
     )
     return ops.where(right, weights, math.nan)
 

@@ -85,6 +85,23 @@ def test_compiled_fit_refuses_labels_and_weights_as_eager_code_does(labels, weig
     assert math.isnan(tf.function(loss, jit_compile=True)(labels, outputs, weights))
 
 
+def test_the_checks_read_probabilities_once():
+    """The sums are used for more; apart from that each of the two is read for its minimum only."""
+
+    def loss(labels, outputs):
+        return HRLoss()(labels, outputs)
+
+    spec = tf.TensorSpec((4096, 1000))
+    graph = tf.function(loss).get_concrete_function(spec, spec).graph
+    for read, uses in zip(
+        graph.inputs, (["Min", "Sum", "Sum"], ["Min", "RealDiv", "Sum"]), strict=True
+    ):
+        while len(users := read.consumers()) == 1 and users[0].type in ("Reshape", "Identity"):
+            (read,) = users[0].outputs
+        kinds = sorted(user.type for user in read.consumers())
+        assert [kind for kind in kinds if kind in ("Abs", "Min", "Max", "RealDiv", "Sum")] == uses
+
+
 def test_replicas_refuse_them_too():
     with mirrored(2).scope():
         model = dense()
