@@ -1,17 +1,22 @@
 """Logits of any Keras classifier: found behind a softmax or sigmoid, and `logits_model`."""
 
 import contextlib
-import warnings
 import weakref
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable
 from typing import Any, Literal, NamedTuple
 
 import keras
 import numpy as np
-from keras import layers, ops
+from keras import ops
 
+from hr_keras._core import replicas
 from hr_keras._core.compiled import structure
-from hr_keras._core.model_graph import draws_random_numbers, final_activation
+from hr_keras._core.model_graph import (
+    draws_random_numbers,
+    ends_in_function,
+    final_activation,
+    run_model,
+)
 from hr_keras._core.model_graph import known_logits as known_logits
 
 _Cache = weakref.WeakKeyDictionary[keras.Model, tuple[Hashable, Any]]
@@ -44,6 +49,7 @@ class ClassifierOutput(NamedTuple):
         is_single: Whether there is one output z, for which the logits are (0, z).
         is_random: Whether the model draws random numbers at inference.
         fixed_batch: The only number of images that the model takes, or `None`.
+        inline: Whether it ends in a tf.function, see `run_model`.
     """
 
     kind: Literal["softmax", "sigmoid", "probabilities", "logits"]
@@ -52,6 +58,7 @@ class ClassifierOutput(NamedTuple):
     is_single: bool = False
     is_random: bool = False
     fixed_batch: int | None = None
+    inline: bool = False
 
 
 def classifier_output(model: keras.Model, images: Any = None) -> ClassifierOutput:
@@ -70,13 +77,12 @@ def classifier_output(model: keras.Model, images: Any = None) -> ClassifierOutpu
     check_backend()
     import tensorflow as tf
 
-    if not isinstance(model, keras.Model):
-        raise ValueError(f"`model` must be a keras.Model. Received: {type(model).__name__}")
+    check_keras_model(model)
     layers_now = structure(model)
     if _OUTPUTS.get(model, (None, None))[0] != layers_now:
         if images is not None and not model.built:
             model(images[:1], training=False)
-        _warn_of_unsynchronized(model)
+        replicas.warn_of_unsynchronized(model)
         # The caller may be building a graph. Elsewhere not: it stops the tapes of a layer of the
         # model that differentiates.
         outside = contextlib.nullcontext() if tf.executing_eagerly() else tf.init_scope()
@@ -86,13 +92,27 @@ def classifier_output(model: keras.Model, images: Any = None) -> ClassifierOutpu
     return output
 
 
-def _find_output(model: keras.Model) -> ClassifierOutput:
+def check_keras_model(model: Any) -> None:
+    """Raises a ValueError unless it is a model of Keras 3."""
+    if isinstance(model, keras.Model):
+        return
+    received = f"{type(model).__name__}"
+    modules = [kind.__module__ for kind in type(model).__mro__]
+    if any(name.startswith(("tf_keras.", "tensorflow.python.keras.")) for name in modules):
+        received += (
+            " of tf_keras (Keras 2). Save it there as an .h5 file, and load this by "
+            f"keras.models.load_model(…, compile=False) of Keras {keras.__version__}"
+        )
+    raise ValueError(f"`model` must be a keras.Model. Received: {received}")
+
+
+def _find_output(model: keras.Model, inline: bool = False) -> ClassifierOutput:
     import tensorflow as tf
 
     seen = []
 
     def look(inputs):
-        outputs = model(inputs, training=False)
+        outputs = run_model(model, inputs, inline)
         seen.append((outputs, final_activation(outputs) if tf.is_tensor(outputs) else None))
         return outputs
 
@@ -100,6 +120,9 @@ def _find_output(model: keras.Model) -> ClassifierOutput:
     traced = tf.function(look)
     graph = traced.get_concrete_function(tf.TensorSpec((batch, *shape), dtype)).graph
     outputs, activation = seen[-1]
+    if ends_in_function(outputs) and not inline:
+        with contextlib.suppress(Exception):  # what autograph must convert, for one
+            return _find_output(model, inline=True)
     probe = np.random.default_rng(0).random((batch or 8, *(size or 32 for size in shape)))
     values = None
     output_shape = getattr(outputs, "shape", None)
@@ -108,7 +131,8 @@ def _find_output(model: keras.Model) -> ClassifierOutput:
         output_shape = values.shape
     width = _count_outputs(model, output_shape, outputs)
     classes, single = max(width, 2), width == 1
-    found = ClassifierOutput("logits", classes, dtype, single, draws_random_numbers(graph), batch)
+    is_random = draws_random_numbers(graph)
+    found = ClassifierOutput("logits", classes, dtype, single, is_random, batch, inline)
     if activation is not None:
         if single and activation.kind == "softmax":
             raise ValueError(
@@ -132,36 +156,11 @@ def _count_outputs(model: keras.Model, shape: Any, outputs: Any) -> int:
     if shape is None or len(shape) != 2 or not shape[-1]:
         raise ValueError(
             "A classifier must return one tensor of shape (n, classes) with at least 2 classes, "
-            f"or (n, 1). Received: model {model.name!r} returning "
+            "or (n, 1); decisions for each pixel are not attacked. "
+            f"Received: model {model.name!r} returning "
             f"{shape if shape is not None else type(outputs).__name__}"
         )
     return int(shape[-1])
-
-
-def _warn_of_unsynchronized(model: keras.Model) -> None:
-    strategy = getattr(model, "distribute_strategy", None)
-    if strategy is None or strategy.num_replicas_in_sync < 2:
-        return
-    names = [
-        layer.name
-        for layer in _all_layers(model)
-        if isinstance(layer, layers.BatchNormalization) and not layer.synchronized
-    ]
-    if names:
-        warnings.warn(
-            f"Batch normalisation is not synchronised in {', '.join(names)}: each of the "
-            f"{strategy.num_replicas_in_sync} replicas has different moving statistics, so that "
-            "`predict` and an attack, which reads the first replica, see different models. "
-            "Build these layers with synchronized=True.",
-            stacklevel=2,
-        )
-
-
-def _all_layers(model: keras.Model) -> Iterator[keras.layers.Layer]:
-    for layer in model.layers:
-        yield layer
-        if isinstance(layer, keras.Model):
-            yield from _all_layers(layer)
 
 
 def _input_spec(model: keras.Model) -> tuple[int | None, tuple[int | None, ...], str]:
@@ -217,7 +216,7 @@ def logits_of(model: keras.Model, images: Any) -> Any:
 
 
 def _logits_of_batch(model: keras.Model, images: Any, output: ClassifierOutput) -> Any:
-    outputs = model(images, training=False)
+    outputs = run_model(model, images, output.inline)
     kind: str = output.kind
     activation = final_activation(outputs) if kind in ("softmax", "sigmoid") else None
     if activation is not None:

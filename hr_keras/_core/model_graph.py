@@ -6,6 +6,8 @@ from typing import Any, Literal, NamedTuple
 
 from keras import ops
 
+# Operations of a TensorFlow graph that call another tf.function.
+CALLS = ("PartitionedCall", "StatefulPartitionedCall")
 # Operations of a TensorFlow graph that change no value.
 _SHAPE_ONLY = ("Identity", "Reshape", "Squeeze", "ExpandDims", "EnsureShape", "Cast")
 
@@ -59,6 +61,37 @@ def final_activation(outputs: Any) -> Activation | None:
     if logits.shape[-1] > 1 and _is_close(ops.softmax(logits), outputs):
         return Activation("softmax", logits)
     return Activation("sigmoid", logits) if _is_close(ops.sigmoid(logits), outputs) else None
+
+
+def run_model(model: Any, images: Any, inline: bool = False) -> Any:
+    """Calls a model at inference.
+
+    Args:
+        model: A Keras model.
+        images: `(n, ...)`.
+        inline: Whether tf.functions inside the model become part of the graph, so that
+            `final_activation` sees what they end in.
+    """
+    if not inline:
+        return model(images, training=False)
+    import tensorflow as tf
+
+    before = tf.config.functions_run_eagerly()
+    tf.config.run_functions_eagerly(True)
+    try:
+        return model(images, training=False)
+    finally:
+        tf.config.run_functions_eagerly(before)
+
+
+def ends_in_function(outputs: Any) -> bool:
+    """Tells whether a tensor of a graph is what another tf.function returned."""
+    if not _is_symbolic(outputs):
+        return False
+    operation = outputs.op
+    while operation.type in _SHAPE_ONLY:
+        operation = operation.inputs[0].op
+    return operation.type in CALLS
 
 
 def _is_symbolic(tensor: Any) -> bool:

@@ -1,6 +1,7 @@
 """Replicas of `tf.distribute`: how many there are, and how a batch loss is exact over them."""
 
 import sys
+import warnings
 from typing import Any
 
 import keras
@@ -44,6 +45,26 @@ def refuse_keras_distribution() -> None:
             "`keras.distribution` does nothing on the TensorFlow backend: all would run on one "
             "device. Call keras.distribution.set_distribution(None) and use a `tf.distribute` "
             f"strategy (`get_strategy`). Received: {keras.distribution.distribution()}"
+        )
+
+
+def warn_of_unsynchronized(model: keras.Model) -> None:
+    """Warns of batch normalisation whose statistics differ from replica to replica."""
+    strategy = getattr(model, "distribute_strategy", None)
+    if strategy is None or strategy.num_replicas_in_sync < 2:
+        return
+    names = [
+        layer.name
+        for layer in model._flatten_layers()
+        if isinstance(layer, keras.layers.BatchNormalization) and not layer.synchronized
+    ]
+    if names:
+        warnings.warn(
+            f"Batch normalisation is not synchronised in {', '.join(names)}: each of the "
+            f"{strategy.num_replicas_in_sync} replicas has different moving statistics, so that "
+            "`predict` and an attack, which reads the first replica, see different models. "
+            "Build these layers with synchronized=True.",
+            stacklevel=3,
         )
 
 

@@ -29,8 +29,26 @@ def sigmoid_convolution(units):
     return keras.Model(inputs, keras.layers.Flatten()(x))
 
 
-def subclassed_sigmoid(units):
-    model = Subclassed(tf.sigmoid)
+class Inside(Subclassed):
+    """Its call is a tf.function, as in many public models, which calls another."""
+
+    @tf.function
+    def call(self, images):
+        return tf.function(lambda x: Subclassed.call(self, x))(images)
+
+
+class InsideConverted(Inside):
+    """Has a branch that AutoGraph must convert."""
+
+    @tf.function
+    def call(self, images):
+        if tf.reduce_mean(images) > 2:
+            images = 2 * images
+        return self.softmax(self.dense(self.flatten(images)))
+
+
+def subclassed_sigmoid(units, kind=Subclassed):
+    model = kind(tf.sigmoid)
     model.dense = keras.layers.Dense(units)
     model(IMAGES)
     return model
@@ -42,6 +60,7 @@ SIGMOIDS = {
     "operation": sigmoid_operation,
     "convolution": sigmoid_convolution,
     "subclassed": subclassed_sigmoid,
+    "tf.function": lambda units: subclassed_sigmoid(units, Inside),
     "nested": lambda units: small(SIGMOIDS["dense"](units).layers[-1]),
 }
 
@@ -61,6 +80,22 @@ def test_logits_are_those_behind_a_sigmoid(make, units):
     np.testing.assert_allclose(logits_model(model)(IMAGES), expected, atol=1e-5)
     model.set_weights([1000 * weight for weight in model.get_weights()])
     np.testing.assert_allclose(logits_model(model)(IMAGES), 1000 * expected, rtol=1e-4, atol=1e-2)
+
+
+def test_a_softmax_inside_a_function_and_one_that_must_be_converted():
+    for kind in (Inside, InsideConverted):
+        model = kind(tf.nn.softmax)
+        model(IMAGES)
+        assert classifier_output(model).kind == "softmax"
+        expected = np.log(model(IMAGES).numpy())
+        found = np.asarray(logits_model(model)(IMAGES))
+        np.testing.assert_allclose(
+            found - found.mean(axis=1, keepdims=True),
+            expected - expected.mean(axis=1, keepdims=True),
+            atol=1e-5,
+        )
+        FGSM(0.1)(model, IMAGES, np.arange(5) % 4)
+    assert not tf.config.functions_run_eagerly()
 
 
 def test_one_output_without_a_sigmoid():
