@@ -8,7 +8,13 @@ from keras import ops
 
 from hr_keras._core import information, replicas
 from hr_keras._core.checks import check_count
-from hr_keras._core.logits import check_backend, classifier_output, known_logits, logits_of
+from hr_keras._core.logits import (
+    check_backend,
+    check_keras_model,
+    classifier_output,
+    known_logits,
+    logits_of,
+)
 from hr_keras.attacks import FGSM, PGD, MomentumPGD, _in_graph, objectives
 from hr_keras.attacks._task import check_images, is_correct
 from hr_keras.losses._batch_loss import BatchLoss
@@ -157,14 +163,16 @@ class AdversarialModel(keras.Model):
             values, from_logits=logits is not None or self._output_kind == "logits"
         )
 
-    def mean(self, values: Any, sample_weight: Any) -> Any:
+    def mean(self, values: Any, y: Any, sample_weight: Any) -> Any:
         """Computes this replica's share of the mean over the global batch, with sample weights.
 
         They count as in the compiled loss: Σ w·v / n, or for the losses of this package and the
-        reduction `"mean_with_sample_weight"` Σ w·v / Σ w.
+        reduction `"mean_with_sample_weight"` Σ w·v / Σ w. Examples of the `ignore_class` of the
+        compiled loss do not count.
 
         Args:
             values: `(n,)`.
+            y: Labels as they are given.
             sample_weight: `(n,)`, `(n, 1)` or `None`.
         """
         weights = ops.ones_like(values)
@@ -174,6 +182,10 @@ class AdversarialModel(keras.Model):
             getattr(self.loss, "reduction", None) == "mean_with_sample_weight"
         )
         counts = weights if by_weight else ops.ones_like(values)
+        ignored = getattr(self.loss, "ignore_class", None)
+        if ignored is not None:
+            counted = ops.cast(hard_labels(y) != ignored, values.dtype)
+            weights, counts = weights * counted, counts * counted
         row = ops.stack([ops.sum(weights * values), ops.sum(counts)])
         total, count = ops.unstack(ops.sum(replicas.gather_rows(row), axis=0))
         # Keras sums the gradients of the replicas.
@@ -304,7 +316,8 @@ def hard_labels(y: Any) -> Any:
 def _check_model(model: Any) -> None:
     import tensorflow as tf
 
-    if not (isinstance(model, keras.Model) and model.built):
+    check_keras_model(model)
+    if not model.built:
         raise ValueError(
             "`model` must be a Keras classifier that is built: give it an Input, or call it once "
             f"on a batch of images. Received: {model!r}"

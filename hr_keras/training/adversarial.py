@@ -213,7 +213,7 @@ class TRADES(_WithDivergence):
     def combine(self, y: Any, clean: Any, adversarial: Any, sample_weight: Any) -> Any:
         loss = self.compute_loss(y=y, y_pred=clean, sample_weight=sample_weight)
         log_p, log_q = map(self.log_probabilities, (clean, adversarial))
-        divergence = self.mean(kl_divergence(log_p, log_q), sample_weight)
+        divergence = self.mean(kl_divergence(log_p, log_q), y, sample_weight)
         return loss + self.beta * ops.cast(divergence, loss.dtype)
 
 
@@ -277,7 +277,7 @@ class MART(_WithDivergence):
         loss = self.compute_loss(y=y, y_pred=adversarial, sample_weight=sample_weight)
         log_p, log_q = map(self.log_probabilities, (clean, adversarial))
         terms = mart_terms(hard_labels(y), log_p, log_q, self.beta)
-        return loss + ops.cast(self.mean(terms, sample_weight), loss.dtype)
+        return loss + ops.cast(self.mean(terms, y, sample_weight), loss.dtype)
 
 
 def kl_divergence(log_p: Any, log_q: Any) -> Any:
