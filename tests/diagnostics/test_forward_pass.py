@@ -31,6 +31,42 @@ class AntiAdversary(keras.Model):
         return self.network(moved)
 
 
+class Repeating(layers.Layer):
+    """Moves its images by the weights of a network, without differentiating it."""
+
+    def __init__(self, network, steps, in_a_loop):
+        super().__init__()
+        self.network, self.steps, self.in_a_loop = network, steps, in_a_loop
+
+    def call(self, images):
+        def move(images):
+            return images + 0.01 * keras.ops.mean(self.network(images))
+
+        if self.in_a_loop:
+            return tf.while_loop(
+                lambda k, _: k < self.steps, lambda k, x: (k + 1, move(x)), (0, images)
+            )[1]
+        for _ in range(self.steps):
+            images = tf.function(move)(images)
+        return images
+
+
+def sequence(*hidden):
+    return keras.Sequential([layers.Reshape((4, 3)), *hidden, layers.Flatten(), layers.Dense(3)])
+
+
+def attention():
+    inputs = keras.Input((2, 2, 3))
+    x = layers.Reshape((4, 3))(inputs)
+    x = layers.MultiHeadAttention(2, 4)(x, x) + layers.SeparableConv1D(3, 2, padding="same")(x)
+    return keras.Model(inputs, layers.Dense(3)(layers.Flatten()(x)))
+
+
+def repeating(steps, in_a_loop=False):
+    network = linear_model(1.0, None)
+    return keras.Sequential([Repeating(network, steps, in_a_loop), network])
+
+
 class Branching(layers.Layer):
     def call(self, images):
         return tf.cond(tf.reduce_mean(images) > 0, lambda: images, lambda: 2 * images)
@@ -48,10 +84,16 @@ def task_of(model, n=30):
     [
         (lambda: AntiAdversary(linear_model(1.0, None)), "warning", "optimises the image"),
         (lambda: keras.Sequential([Branching(), linear_model(1.0)]), "warning", "the branch"),
+        (lambda: repeating(5), "warning", "uses its weights 6 times"),
+        (lambda: repeating(2, in_a_loop=True), "warning", "in a loop"),
+        (lambda: repeating(1), "ok", "0 operations"),
         (lambda: linear_model(1.0), "ok", "0 operations"),
+        (lambda: sequence(layers.LSTM(4, return_sequences=True)), "ok", "0 operations"),
+        (lambda: sequence(layers.LSTM(4, unroll=True)), "ok", "0 operations"),
+        (attention, "ok", "0 operations"),
     ],
 )
-def test_gradients_and_branches_in_the_forward_pass(make, verdict, words):
+def test_gradients_branches_and_repeats_in_the_forward_pass(make, verdict, words):
     found = forward_pass(task_of(make()))
     assert found.verdict == verdict
     assert words in found.meaning
