@@ -115,6 +115,10 @@ class Options:
             "each with its TF_CONFIG, and share the output folder."
         ),
     ] = None
+    wait: Annotated[
+        float,
+        typer.Option(help="Seconds that --strategy multiworker waits for the other processes."),
+    ] = 600.0
     jobs: Annotated[
         Optional[int],
         typer.Option(

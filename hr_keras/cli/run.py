@@ -44,7 +44,8 @@ def run_experiment(
     for run in plan.runs:
         check(run.protocol)
     protocol = plan.runs[0].protocol
-    strategy = training.get_strategy(protocol.strategy)
+    with stop_with_a_line():
+        strategy = training.get_strategy(protocol.strategy, options.wait)
     is_chief = training.is_chief(strategy)
     console = Console(quiet=not is_chief)
     jobs = workers.check_jobs(train.choose_jobs(protocol) if options.jobs is None else options.jobs)

@@ -1,19 +1,22 @@
 """A `tf.distribute` strategy by name, and what its workers tell each other."""
 
 import functools
-import json
 import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from hr_keras._core.checks import STRATEGIES, StrategyName, check_choice
+from hr_keras._core.checks import STRATEGIES, StrategyName, check_choice, check_number
 from hr_keras._core.replicas import gpu_count, refuse_keras_distribution
+from hr_keras.training._cluster import check_cluster, wait_for_workers
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
+# The strategy of several workers: TensorFlow joins the cluster once in a process.
+_JOINED: "list[tf.distribute.Strategy]" = []
 
-def get_strategy(name: StrategyName = "auto") -> "tf.distribute.Strategy":
+
+def get_strategy(name: StrategyName = "auto", wait: float = 600.0) -> "tf.distribute.Strategy":
     """Returns a `tf.distribute` strategy by name.
 
     Args:
@@ -23,10 +26,12 @@ def get_strategy(name: StrategyName = "auto") -> "tf.distribute.Strategy":
             - `"mirrored"`: `tf.distribute.MirroredStrategy` over all GPUs, or over all logical
               CPUs if there is no GPU.
             - `"multiworker"`: `tf.distribute.MultiWorkerMirroredStrategy` over the processes
-              listed in the environment variable `TF_CONFIG`. It waits for all of them, and it
-              must be the first thing a process does with TensorFlow. Train with
+              listed in the environment variable `TF_CONFIG`. It waits for all of them, and
+              it must be the first thing a process does with TensorFlow. Train with
               `training.fit`, because Keras' own `fit` fails under it.
             - `"auto"` (default): `"mirrored"` if there are two or more GPUs, else `"none"`.
+        wait: Seconds that `"multiworker"` waits for the other processes to answer at their
+            addresses. Default 600.
 
     Returns:
         A `tf.distribute.Strategy`. Build and compile the model in its `scope()`.
@@ -34,6 +39,7 @@ def get_strategy(name: StrategyName = "auto") -> "tf.distribute.Strategy":
     Raises:
         ValueError: If the name is unknown, if `TF_CONFIG` is missing or does not describe a
             cluster of workers, or if `keras.distribution` has a distribution set.
+        TimeoutError: If a process does not answer in time; it is named.
         RuntimeError: If TensorFlow has run an operation before `"multiworker"` is asked for.
 
     Example:
@@ -49,7 +55,7 @@ def get_strategy(name: StrategyName = "auto") -> "tf.distribute.Strategy":
     check_strategy(name)
     refuse_keras_distribution()
     if name == "multiworker":
-        return _multi_worker()
+        return _multi_worker(check_number("wait", wait, least=0))
     import tensorflow as tf
 
     if name == "mirrored" or (name == "auto" and gpu_count() > 1):
@@ -94,41 +100,20 @@ def _mirrored() -> "tf.distribute.Strategy":
     )
 
 
-@functools.cache
-def _multi_worker() -> "tf.distribute.Strategy":
-    """One for the process: TensorFlow joins the cluster once."""
-    _check_cluster(os.environ.get("TF_CONFIG"))
+def _multi_worker(wait: float) -> "tf.distribute.Strategy":
+    if _JOINED:
+        return _JOINED[0]
+    wait_for_workers(*check_cluster(os.environ.get("TF_CONFIG")), wait)
     import tensorflow as tf
 
     try:
-        return tf.distribute.MultiWorkerMirroredStrategy()
+        _JOINED.append(tf.distribute.MultiWorkerMirroredStrategy())
     except RuntimeError as error:
         raise RuntimeError(
             'get_strategy("multiworker") must be the first thing that the process does with '
             f"TensorFlow. TensorFlow says: {error}"
         ) from error
-
-
-def _check_cluster(tf_config: str | None) -> None:
-    expected = (
-        "`TF_CONFIG` must say in JSON who the workers are and which one this process is, such as "
-        '{"cluster": {"worker": ["host1:2222", "host2:2222"]}, '
-        '"task": {"type": "worker", "index": 0}}. '
-    )
-    if not tf_config:
-        raise ValueError(f"{expected}It is not set.")
-    try:
-        config = json.loads(tf_config)
-        kind, index = config["task"]["type"], int(config["task"]["index"])
-        tasks = config["cluster"][kind]
-        known = kind in ("chief", "worker") and 0 <= index < len(tasks)
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{expected}Received: TF_CONFIG={tf_config!r} ({error!r})") from error
-    if not known:
-        raise ValueError(
-            f"{expected}The task must be a worker or the chief of the cluster. "
-            f"Received: TF_CONFIG={tf_config!r}"
-        )
+    return _JOINED[0]
 
 
 def is_multi_worker(strategy: "tf.distribute.Strategy") -> bool:

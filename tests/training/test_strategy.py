@@ -1,5 +1,10 @@
 """Strategies: the HR loss under them is that of one device; what is no strategy is refused."""
 
+import concurrent.futures
+import contextlib
+import json
+import socket
+import time
 import warnings
 
 import keras
@@ -11,6 +16,7 @@ from conftest import mirrored
 from hr_keras import HRLoss, evaluation, training
 from hr_keras._core import replicas
 from hr_keras.models import resnet8
+from hr_keras.training import _cluster
 
 
 def train(strategy, weights=False, n=53, regularizer=None, fit=(), **arguments):
@@ -125,6 +131,39 @@ def test_a_cluster_that_is_none_is_refused(monkeypatch, tf_config, said):
     with pytest.raises(ValueError, match="`TF_CONFIG` must") as raised:
         training.get_strategy("multiworker")
     assert said in str(raised.value)
+
+
+def test_a_worker_that_does_not_answer_is_named_and_the_wait_ends(monkeypatch, capsys):
+    """Port 9 of this machine: nobody listens there."""
+    config = {"cluster": {"worker": ["localhost:0", "localhost:9"]}}
+    config["task"] = {"type": "worker", "index": 0}
+    monkeypatch.setenv("TF_CONFIG", json.dumps(config))
+    with pytest.raises(TimeoutError, match=r"localhost:9 of TF_CONFIG did not answer within 0.3"):
+        training.get_strategy("multiworker", wait=0.3)
+    assert "Waiting up to 0.3 seconds for localhost:9" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="`wait` must be"):
+        training.get_strategy("multiworker", wait=-1)
+
+
+def test_workers_that_come_one_after_another_all_meet():
+    with contextlib.ExitStack() as stack:  # ports that were free a moment ago
+        sockets = [stack.enter_context(socket.create_server(("", 0))) for _ in range(3)]
+        workers = [f"127.0.0.1:{one.getsockname()[1]}" for one in sockets]
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        servers, waits = [], []
+
+        def come(own):
+            _cluster.wait_for_workers(workers, own, 60)
+            # as TensorFlow, which listens from now on
+            servers.append(socket.create_server(("", int(own.split(":")[1]))))
+
+        for own in workers:
+            waits.append(pool.submit(come, own))
+            time.sleep(0.3)
+        for wait in waits:
+            wait.result(timeout=60)
+        for server in servers:
+            server.close()
 
 
 def test_keras_distribution_is_refused_on_tensorflow():
