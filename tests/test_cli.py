@@ -425,6 +425,29 @@ def test_wrong_arguments_end_with_a_line_and_nothing_written(
     assert not list(tmp_path.iterdir())
 
 
+def test_an_output_that_is_a_loop_of_links(monkeypatch, capsys, tmp_path):
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    for command in ("table", "audit"):
+        arguments = ["--output", str(tmp_path / "loop")]
+        code, captured = run_main(monkeypatch, capsys, command, *arguments)
+        assert code == 2
+        assert "Traceback" not in captured.err
+        assert len(captured.err.splitlines()) == 1
+
+
+def test_a_worker_that_does_not_answer_ends_with_a_line(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    config = {"cluster": {"worker": ["localhost:0", "localhost:9"]}}
+    config["task"] = {"type": "worker", "index": 0}
+    monkeypatch.setenv("TF_CONFIG", json.dumps(config))
+    options = ("--strategy", "multiworker", "--wait", "0.2")
+    code, captured = run_main(monkeypatch, capsys, "table", *options)
+    assert code == 2
+    assert "hr-keras: localhost:9 of TF_CONFIG did not answer within 0.2 seconds" in captured.err
+    assert "Traceback" not in captured.err
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -92,11 +92,15 @@ def lock_folder(folder: Path) -> Iterator[None]:
         folder: Made if missing.
 
     Raises:
-        ValueError: If another process holds the lock.
+        ValueError: If another process holds the lock, or the folder is a link to nothing.
     """
     folder = pathlib.Path(folder)
     with contextlib.suppress(FileExistsError):  # a file: the caller reports what it expected
         folder.mkdir(parents=True, exist_ok=True)
+    if folder.is_symlink() and not folder.exists():
+        raise ValueError(
+            f"{folder} is a link to itself or to nothing. Choose another output folder."
+        )
     folder = folder.resolve()
     # One lock object per folder and process: it counts nested calls.
     lock = filelock.FileLock(folder / _LOCK, timeout=0, thread_local=False, is_singleton=True)

@@ -114,6 +114,15 @@ def test_a_file_system_without_locks_keeps_nobody_out(tmp_path, monkeypatch):
         assert names(tmp_path) == [".hr_keras-of_another"]
 
 
+def test_links_to_nothing_are_refused(tmp_path):
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    (tmp_path / "gone").symlink_to(tmp_path / "nothing")
+    for name in ("loop", "gone"):
+        lock = files.lock_folder(tmp_path / name)
+        with pytest.raises(ValueError, match="link to itself or to nothing"), lock:
+            pass
+
+
 def test_a_file_in_place_of_the_folder_is_for_the_caller_to_report(tmp_path):
     path = tmp_path / "file"
     path.write_text("content")
