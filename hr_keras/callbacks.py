@@ -103,7 +103,7 @@ class _ValidationAttack(keras.callbacks.Callback, abc.ABC):
             history[key][-1] = value
 
     def _check(self) -> None:
-        check_image_shape(self.model, self.images)
+        check_image_shape(self.model, self.images, "The images in `validation_data`")
         prepare(self.model, self.images, self.labels, self.bounds)
         self._checked = True
 
@@ -154,7 +154,7 @@ class FGSMCallback(_ValidationAttack):
         objectives: `"ce"`, `"hr"`, Keras losses or callables, one or several; see
             `attacks.FGSM`. Default `("ce",)`.
         every: Attack after epochs `every`, 2·`every`, … and the last. Default 10.
-        bounds: Lowest and highest pixel value. Default `(0.0, 1.0)`.
+        bounds: Lowest and highest pixel value, or those of each channel. Default `(0.0, 1.0)`.
         batch_size: Examples in one compiled step. Default 256.
         through: `"logits"` (default, exact) or `"probabilities"` (as published, through the
             clipped softmax).

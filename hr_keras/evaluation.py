@@ -13,7 +13,7 @@ from hr_keras._core.logits import check_backend, classifier_output
 from hr_keras.attacks import Attack, Task
 from hr_keras.attacks import objectives as objectives_module
 from hr_keras.attacks._perturbation import Bounds
-from hr_keras.attacks._task import build_predict, check_labels, is_correct, prepare
+from hr_keras.attacks._task import as_array, build_predict, check_labels, is_correct, prepare
 from hr_keras.attacks.fgsm import build_sweep
 from hr_keras.attacks.objectives import Identifier, Route, check_route
 from hr_keras.attacks.worst_case import check_attacks
@@ -95,7 +95,7 @@ def sweep(
         epsilons: ε values in the units of the images, each at least 0. Default
             `(0.0, 0.1, 0.25)`.
         through: `"logits"` (default, exact) or `"probabilities"` (as published).
-        bounds: Lowest and highest pixel value. Default `(0.0, 1.0)`.
+        bounds: Lowest and highest pixel value, or those of each channel. Default `(0.0, 1.0)`.
         batch_size: Examples in one compiled step. Default 256.
         jit_compile: Whether to compile with XLA. Default `False`.
 
@@ -253,7 +253,7 @@ def log_probabilities(model: keras.Model, images: Any, batch_size: int = 256) ->
         predicted = evaluation.log_probabilities(model, x_test).argmax(axis=-1)
         ```
     """
-    images = np.asarray(images)
+    images = as_array(images)
     classifier_output(model, images)
     step = compiled(model, "predict", build_predict)
     unused = np.zeros(len(images), "int32")

@@ -6,10 +6,14 @@ import numbers
 from collections.abc import Iterable
 from typing import Any, Literal, get_args
 
+import numpy as np
+
 StrategyName = Literal["auto", "none", "mirrored", "multiworker"]  # of `training.get_strategy`
 STRATEGIES: tuple[str, ...] = get_args(StrategyName)
 Norm = Literal["linf", "l2"]
 NORMS: tuple[str, ...] = get_args(Norm)
+Bound = float | tuple[float, ...]  # for all channels, or one for each
+Bounds = tuple[Bound, Bound]
 # Those of `attacks.worst_case`, for what must not import TensorFlow; a test compares them.
 ATTACK_NAMES = ("noise", "fgsm", "mifgsm", "pgd", "apgd", "fab", "square", "fast", "standard")
 
@@ -95,12 +99,33 @@ def check_epsilons(epsilons: Any) -> tuple[float, ...]:
     return tuple(check_epsilon(epsilon) for epsilon in epsilons)
 
 
-def check_bounds(bounds: Any) -> tuple[float, float]:
-    """Returns (lowest, highest) as floats, or raises a ValueError unless lowest < highest."""
+def check_bounds(bounds: Any) -> Bounds:
+    """Returns (lowest, highest), each a float or a tuple with one for each channel.
+
+    Raises:
+        ValueError: Unless lowest < highest in every channel.
+    """
     try:
-        low, high = map(float, bounds)
+        low, high = np.broadcast_arrays(*(np.asarray(bound, "float64") for bound in bounds))
+        if low.ndim:  # other axes may have a side of 1, as keepdims=True makes them
+            low, high = low.reshape(low.shape[-1]), high.reshape(low.shape[-1])
     except (TypeError, ValueError):
-        low = high = math.nan
-    if not low < high:
-        raise ValueError(f"`bounds` must be (lowest, highest) pixel value. Received: {bounds!r}")
-    return low, high
+        low = high = np.zeros(())
+    if not (low < high).all() or low.size == 0:
+        raise ValueError(
+            "`bounds` must be (lowest, highest) pixel value, numbers or one for each channel. "
+            f"Received: {bounds!r}"
+        )
+    low, high = low.tolist(), high.tolist()
+    return (tuple(low), tuple(high)) if isinstance(low, list) else (low, high)
+
+
+def check_norm(norm: Any) -> Norm:
+    """Returns `"linf"` or `"l2"`; also for np.inf and 2, as other libraries have it.
+
+    Raises:
+        ValueError: For anything else.
+    """
+    names = {"inf": "linf", "l_inf": "linf", "2": "l2", "2.0": "l2", "l_2": "l2"}
+    name = str(norm).lower()
+    return check_choice("norm", names.get(name, name), NORMS)  # type: ignore[return-value]

@@ -1,5 +1,6 @@
 """Typed values from JSON: what a frozen dataclass declares is what its file must hold."""
 
+import contextlib
 import dataclasses
 import math
 import types
@@ -11,7 +12,7 @@ def decode(kind: Any, value: Any, where: str = "the file") -> Any:
     """Returns a value that `json.loads` gave, as an instance of `kind`.
 
     Args:
-        kind: A dataclass, `int`, `float`, `str`, `bool`, `None`, or one of `X | None`,
+        kind: A dataclass, `int`, `float`, `str`, `bool`, `None`, or one of `X | Y`,
             `Literal[...]`, `tuple[X, ...]`, `tuple[X, Y]`, `list[X]`, `dict[str, X]` of these.
         value: The value.
         where: What the value is, for the message.
@@ -29,8 +30,13 @@ def decode(kind: Any, value: Any, where: str = "the file") -> Any:
         _check(isinstance(value, dict), "an object", value, where)
         return _decode_fields(kind, value, where)
     if origin in (types.UnionType, typing.Union):
-        (inner,) = (one for one in arguments if one is not type(None))
-        return None if value is None else decode(inner, value, where)
+        if value is None and type(None) in arguments:
+            return None
+        *others, last = (one for one in arguments if one is not type(None))
+        for inner in others:
+            with contextlib.suppress(ValueError):
+                return decode(inner, value, where)
+        return decode(last, value, where)
     if origin is typing.Literal:
         return _check(value in arguments, f"one of {arguments}", value, where)
     if origin is dict:

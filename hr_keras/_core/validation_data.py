@@ -88,19 +88,29 @@ def _join(batches: list[Any]) -> tuple[np.ndarray, ...]:
     return tuple(np.concatenate([batch[k] for batch in batches]) for k in range(2))
 
 
-def check_image_shape(model: keras.Model, images: np.ndarray) -> None:
+def check_image_shape(model: keras.Model, images: np.ndarray, name: str) -> None:
     """Raises a ValueError if images do not fit the only input of a model that knows its shape.
 
     Keras adds or removes a last axis of size 1.
+
+    Args:
+        model: A Keras model.
+        images: `(n, ...)`.
+        name: What the images are called in the message.
     """
     inputs: Any = getattr(model, "inputs", None) or ()
     if len(inputs) != 1:  # a subclassed model, or several inputs
         return
-    expected, shape = tuple(inputs[0].shape[1:]), images.shape[1:]
+    expected = tuple(inputs[0].shape[1:])
+    if not _fit(expected, images.shape[1:]):
+        hint = " For a single image pass images[None] and [label]."
+        raise ValueError(
+            f"{name} must have the shape that model {model.name!r} takes, {(None, *expected)}. "
+            f"Received: {images.shape}.{hint if _fit(expected, images.shape) else ''}"
+        )
+
+
+def _fit(expected: tuple[int | None, ...], shape: tuple[int, ...]) -> bool:
     without = [each[:-1] if each[-1:] == (1,) else each for each in (expected, shape)]
     sizes = zip(*without, strict=False)
-    if len(without[0]) != len(without[1]) or any(a not in (None, b) for a, b in sizes):
-        raise ValueError(
-            f"The images in `validation_data` must have the shape that model {model.name!r} "
-            f"takes, {(None, *expected)}. Received: {images.shape}"
-        )
+    return len(without[0]) == len(without[1]) and all(a in (None, b) for a, b in sizes)

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import keras
 import numpy as np
 
-from hr_keras._core.checks import check_batch_size, check_bounds, check_epsilons
+from hr_keras._core.checks import Bounds, check_batch_size, check_bounds, check_epsilons
 from hr_keras._core.compiled import Same, compiled
 from hr_keras._core.logits import check_backend
 from hr_keras.attacks._task import Outcome, Task, check_adversarial, is_correct, match_type
@@ -26,7 +26,7 @@ class Attack(abc.ABC):
     `dataclasses.replace`; with `name=None` the copy gets the default name.
 
     Args:
-        bounds: Lowest and highest pixel value. Default `(0.0, 1.0)`.
+        bounds: Lowest and highest pixel value, or those of each channel. Default `(0.0, 1.0)`.
         targeted: Whether labels are the classes to *reach*. The objective is then minimised.
             Default `False`.
         batch_size: Examples in one compiled step. Default 256.
@@ -55,7 +55,7 @@ class Attack(abc.ABC):
     """
 
     _: KW_ONLY
-    bounds: tuple[float, float] = (0.0, 1.0)
+    bounds: Bounds = (0.0, 1.0)
     targeted: bool = False
     batch_size: int = 256
     jit_compile: bool = False

@@ -11,15 +11,14 @@ order of the examples, nor on which of them were fooled before.
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from keras import ops
 
-from hr_keras._core.checks import check_choice
-
-Norm = Literal["linf", "l2"]
-Bounds = tuple[float, float]
+from hr_keras._core.checks import Bounds as Bounds
+from hr_keras._core.checks import Norm as Norm
+from hr_keras._core.checks import check_norm
 
 
 @dataclass(frozen=True)
@@ -86,15 +85,15 @@ Ball = Linf | L2
 _BY_NAME: dict[str, Ball] = {"linf": Linf(), "l2": L2()}
 
 
-def get(norm: str | Ball) -> Ball:
-    """Returns a ball from its name, `"linf"` or `"l2"`, or the ball that is given.
+def get(norm: Any) -> Ball:
+    """Returns a ball from its name, see `check_norm`, or the ball that is given.
 
     Raises:
         ValueError: For anything else.
     """
     if isinstance(norm, (Linf, L2)):
         return norm
-    return _BY_NAME[check_choice("norm", str(norm).lower(), _BY_NAME)]
+    return _BY_NAME[check_norm(norm)]
 
 
 def finite(gradients: Any) -> Any:
@@ -125,7 +124,7 @@ def perturb(images: Any, directions: Any, epsilon: Any, bounds: Bounds) -> Any:
         images: `(n, ...)`.
         directions: `(n, ...)`, of size at most 1.
         epsilon: In the units of `images`; a scalar, or of a shape that multiplies `directions`.
-        bounds: `(lowest, highest)` pixel value.
+        bounds: `(lowest, highest)` pixel value, numbers or tuples with one for each channel.
 
     Returns:
         `(n, ...)`, in the dtype of `images`.

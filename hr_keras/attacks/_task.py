@@ -8,9 +8,11 @@ import keras
 import numpy as np
 from keras import ops
 
-from hr_keras._core.checks import check_count
+from hr_keras._core.checks import Bounds, check_count
 from hr_keras._core.compiled import compiled, in_batches
 from hr_keras._core.logits import classifier_output, logits_of
+from hr_keras._core.pixel_bounds import for_pixels
+from hr_keras._core.validation_data import check_image_shape
 
 # Forward passes that decide what a model that draws random numbers predicts.
 _PASSES = 10
@@ -163,14 +165,35 @@ def is_correct(logits: Any, labels: Any) -> Any:
 
 
 def match_type(result: np.ndarray, images: Any) -> Any:
-    """Returns `result` as a tensor if `images` is one."""
+    """Returns `result` as a tensor if `images` is one, or in the byte order of an array."""
     import tensorflow as tf
 
-    return tf.convert_to_tensor(result) if tf.is_tensor(images) else result
+    if tf.is_tensor(images):
+        return tf.convert_to_tensor(result)
+    return result.astype(images.dtype, copy=False) if hasattr(images, "dtype") else result
+
+
+def as_array(images: Any) -> np.ndarray:
+    """Returns images as an array in the byte order of this machine.
+
+    Raises:
+        ValueError: For tensors without values, as inside compiled code.
+    """
+    import tensorflow as tf
+
+    if isinstance(images, keras.KerasTensor) or tf.is_symbolic_tensor(images):
+        raise ValueError(
+            "An attack or evaluation needs images with values, and cannot run inside compiled "
+            "code, such as `train_step`, `dataset.map` or a tf.function. To train on adversarial "
+            "examples use training.AdversarialTraining, TRADES or MART; to attack a dataset, loop "
+            f"over its batches in Python. Received: {type(images).__name__} {images.shape}"
+        )
+    array = np.asarray(images)
+    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 
 
 def prepare(
-    model: keras.Model, images: Any, labels: Any, bounds: tuple[float, float]
+    model: keras.Model, images: Any, labels: Any, bounds: Bounds
 ) -> tuple[np.ndarray, np.ndarray]:
     """Checks images `(n, ...)` and labels, and returns them as `Task` holds them.
 
@@ -179,7 +202,8 @@ def prepare(
             `bounds`; labels of the wrong shape or out of range; soft labels that are negative
             or do not sum to 1 within 1e-3; a model that is no classifier.
     """
-    images, labels = np.asarray(images), np.asarray(labels)
+    images, labels = as_array(images), np.asarray(labels)
+    check_image_shape(model, images, "`images`")
     check_images(images, bounds)
     output = classifier_output(model, images)
     if not keras.backend.is_float_dtype(output.input_dtype):
@@ -190,7 +214,7 @@ def prepare(
     return images, check_labels(labels, len(images), output.num_classes)
 
 
-def check_images(images: np.ndarray, bounds: tuple[float, float]) -> None:
+def check_images(images: np.ndarray, bounds: Bounds) -> None:
     """Raises a ValueError unless images are floating point, at least one, and in `bounds`."""
     if images.ndim < 2 or images.size == 0:
         raise ValueError(f"`images` must have shape (n, ...), n ≥ 1. Received: {images.shape}")
@@ -199,21 +223,25 @@ def check_images(images: np.ndarray, bounds: tuple[float, float]) -> None:
             "`images` must be floating point: an attack moves pixels by fractions. Received: "
             f"dtype {images.dtype}. Convert them to float32, with pixels in bounds={bounds}"
         )
-    low, high = images.min(), images.max()
-    # in the precision of the images: 0.1 in float64 is not 0.1 in float32
-    lowest, highest = (np.asarray(bound, images.dtype) for bound in bounds)
-    if not (np.isfinite(low) and np.isfinite(high) and lowest <= low and high <= highest):
+    if not (_are_inside(images, bounds) and all(map(np.isfinite, (images.min(), images.max())))):
         raise ValueError(
             f"`images` must lie inside bounds={bounds}, without NaN. "
-            f"Received: values from {low} to {high}"
+            f"Received: values from {images.min()} to {images.max()}"
         )
+
+
+def _are_inside(images: np.ndarray, bounds: Bounds, slack: float = 0.0) -> bool:
+    # in the precision of the images: 0.1 in float64 is not 0.1 in float32
+    low, high = (np.asarray(end, images.dtype) for end in for_pixels(bounds, images.shape[1:]))
+    lowest, highest = images.min(axis=0), images.max(axis=0)
+    return bool((low - slack <= lowest).all() and (highest <= high + slack).all())
 
 
 def check_adversarial(
     name: str,
     found: np.ndarray,
     images: np.ndarray,
-    bounds: tuple[float, float],
+    bounds: Bounds,
     norm: str,
     epsilons: np.ndarray | None,
 ) -> None:
@@ -223,7 +251,7 @@ def check_adversarial(
         name: Name of the attack.
         found: What it returned for `images`, `(n, ...)`.
         images: What it was given, `(n, ...)`.
-        bounds: Lowest and highest pixel value.
+        bounds: Lowest and highest pixel value, numbers or one for each channel.
         norm: `"linf"` or `"l2"`.
         epsilons: Size of the ball of each example `(n,)`; `None` for no ball.
     """
@@ -231,12 +259,11 @@ def check_adversarial(
         raise ValueError(
             f"Attack {name!r} must return images of shape {images.shape}. Received: {found.shape}"
         )
-    rounding = 4 * float(np.spacing(np.asarray(max(map(abs, bounds)), images.dtype)))
-    low, high = float(found.min()), float(found.max())
-    if not (bounds[0] - rounding <= low and high <= bounds[1] + rounding):
+    rounding = 4 * float(np.spacing(np.abs(bounds).max().astype(images.dtype)))
+    if not _are_inside(found, bounds, rounding):
         raise ValueError(
             f"Attack {name!r} must return images inside bounds={bounds}, without NaN. "
-            f"Received: values from {low} to {high}"
+            f"Received: values from {found.min()} to {found.max()}"
         )
     if epsilons is None:
         return

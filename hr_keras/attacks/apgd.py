@@ -47,7 +47,7 @@ class APGD(TargetChoosingAttack):
         objective: As for `PGD`, or `"targeted_dlr"`, which attempts one class after another,
             the likeliest first. With fewer than 3 classes `"dlr"`, with fewer than 4
             `"targeted_dlr"`, is the difference of the logits, undivided. Default `"ce"`.
-        bounds: Lowest and highest pixel value. Default `(0.0, 1.0)`.
+        bounds: Lowest and highest pixel value, or those of each channel. Default `(0.0, 1.0)`.
         targeted: Whether labels are the classes to reach (not with `"dlr"` and
             `"targeted_dlr"`). Default `False`.
         batch_size: Examples in one compiled step. Default 256.

@@ -6,8 +6,10 @@ from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
+from hr_keras._core.pixel_bounds import for_pixels
 from hr_keras.attacks._perturbation import Ball, Bounds, finite, per_example
 from hr_keras.attacks._targets import TargetChoosingAttack
 from hr_keras.attacks._task import State, Task, match_type, select
@@ -39,7 +41,7 @@ class FAB(TargetChoosingAttack):
 
     Args:
         epsilon: Size of the perturbation, in the units of the images; at least 0.
-        bounds: Lowest and highest pixel value. Default `(0.0, 1.0)`.
+        bounds: Lowest and highest pixel value, or those of each channel. Default `(0.0, 1.0)`.
         targeted: Must be `False`: FAB chooses its targets.
         batch_size: Examples in one compiled step. Default 256.
         jit_compile: Whether to compile with XLA. Default `False`.
@@ -190,7 +192,8 @@ def step_onto_plane(ball: Ball, points: Any, normals: Any, gaps: Any, bounds: Bo
     largest = tf.where(largest > 0, largest, 1.0)
     w, gaps = w / largest, tf.cast(gaps, dtype)[:, None] / largest
     sign = -tf.sign(w) * tf.sign(gaps)
-    room = tf.where(sign > 0, bounds[1] - x, x - bounds[0])
+    low, high = (np.reshape(end, (-1,)) for end in for_pixels(bounds, shape[1:]))
+    room = tf.where(sign > 0, high.astype(dtype) - x, x - low.astype(dtype))
     weight, goal = tf.abs(w), tf.abs(gaps)
     speed = weight if ball.name == "l2" else tf.cast(weight > 0, x.dtype)
 

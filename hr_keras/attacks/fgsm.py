@@ -38,7 +38,7 @@ class FGSM(Attack):
             callable `(labels, logits) -> (n,)`. A Keras loss or a callable is differentiated as
             it is. Default `"ce"`.
         through: `"logits"` (default) or `"probabilities"`.
-        bounds: Lowest and highest pixel value. Default `(0.0, 1.0)`.
+        bounds: Lowest and highest pixel value, or those of each channel. Default `(0.0, 1.0)`.
         targeted: Whether labels are the classes to reach (not with `"dlr"`). Default `False`.
         batch_size: Examples in one compiled step. Default 256.
         jit_compile: Whether to compile with XLA. Default `False`.

@@ -24,7 +24,7 @@ class Noise(IterativeAttack):
     Args:
         epsilon: Size of the perturbation, in the units of the images; at least 0.
         objective: L, what the draws are compared by; see `PGD`. Default `"margin"`.
-        bounds: Lowest and highest pixel value. Default `(0.0, 1.0)`.
+        bounds: Lowest and highest pixel value, or those of each channel. Default `(0.0, 1.0)`.
         targeted: Whether labels are the classes to reach (not with `"dlr"`). Default `False`.
         batch_size: Examples in one compiled step. Default 256.
         jit_compile: Whether to compile with XLA. Default `False`.

@@ -174,6 +174,12 @@ def get(identifier: Any) -> AnyObjective:
             "APGD(epsilon, 'targeted_dlr') or FAB(epsilon); of one's own class, 'margin' with "
             f"targeted=True. Received: {identifier!r}"
         )
+    if isinstance(identifier, type) and issubclass(identifier, keras.losses.Loss):
+        name = identifier.__name__
+        raise ValueError(
+            f"`objective` must be a loss, not its class: pass {name}(), or "
+            f"{name}(from_logits=True) to attack through the logits. Received: {identifier!r}"
+        )
     if isinstance(identifier, str):
         return _BY_NAME[check_choice("objective", identifier, _BY_NAME)]
     if isinstance(identifier, keras.losses.Loss):
@@ -181,8 +187,8 @@ def get(identifier: Any) -> AnyObjective:
         return KerasObjective(identifier.name, _with_labels_for(identifier), not from_logits)
     if getattr(identifier, "__module__", "").startswith("keras."):
         raise ValueError(
-            "A loss function of Keras does not say whether it takes logits: pass the class, for "
-            "example keras.losses.SparseCategoricalCrossentropy(from_logits=True). "
+            "A loss function of Keras does not say whether it takes logits: pass an instance of "
+            "the class, for example keras.losses.SparseCategoricalCrossentropy(from_logits=True). "
             f"Received: {identifier!r}"
         )
     if callable(identifier):

@@ -33,7 +33,7 @@ class PGD(IterativeAttack):
         epsilon: Size of the perturbation, in the units of the images; at least 0.
         objective: What to maximise: `"ce"`, `"hr"`, `"margin"`, `"dlr"`, a Keras loss, or a
             callable `(labels, logits) -> (n,)`. Default `"ce"`.
-        bounds: Lowest and highest pixel value. Default `(0.0, 1.0)`.
+        bounds: Lowest and highest pixel value, or those of each channel. Default `(0.0, 1.0)`.
         targeted: Whether labels are the classes to reach (not with `"dlr"`). Default `False`.
         batch_size: Examples in one compiled step. Default 256.
         jit_compile: Whether to compile with XLA. Default `False`.
@@ -162,7 +162,7 @@ class MomentumPGD(PGD):
         epsilon: Size of the perturbation, in the units of the images; at least 0.
         objective: What to maximise: `"ce"`, `"hr"`, `"margin"`, `"dlr"`, a Keras loss, or a
             callable `(labels, logits) -> (n,)`. Default `"ce"`.
-        bounds: Lowest and highest pixel value. Default `(0.0, 1.0)`.
+        bounds: Lowest and highest pixel value, or those of each channel. Default `(0.0, 1.0)`.
         targeted: Whether labels are the classes to reach (not with `"dlr"`). Default `False`.
         batch_size: Examples in one compiled step. Default 256.
         jit_compile: Whether to compile with XLA. Default `False`.

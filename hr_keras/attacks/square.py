@@ -43,7 +43,7 @@ class Square(IterativeAttack):
     Args:
         epsilon: Size of the perturbation, in the units of the images; at least 0.
         objective: L, the score: `"margin"` (default), as published, or any of `PGD`.
-        bounds: Lowest and highest pixel value. Default `(0.0, 1.0)`.
+        bounds: Lowest and highest pixel value, or those of each channel. Default `(0.0, 1.0)`.
         targeted: Whether labels are the classes to reach (not with `"dlr"`). Default `False`.
         batch_size: Examples in one compiled step. Default 256.
         jit_compile: Whether to compile with XLA. Default `False`.
@@ -100,7 +100,7 @@ class Square(IterativeAttack):
         pictures = _pictures(state.image)
         start = self._grid if self._l2 else self._stripes
         point = start(pictures, state, per_example(state.epsilon, pictures))
-        return state._replace(point=_shaped(point, state.image))
+        return state._replace(point=self._inside(point, state.image))
 
     def step(self, model: Any, state: State) -> State:
         state = self.judge(state, *self.predict(model, state))
@@ -108,7 +108,7 @@ class Square(IterativeAttack):
         side = self._side(state.steps, pictures)
         propose = self._move_mass if self._l2 else self._set_window
         point = propose(pictures, best, side, state, per_example(state.epsilon, pictures))
-        return state._replace(point=_shaped(point, state.image))
+        return state._replace(point=self._inside(point, state.image))
 
     def _side(self, steps: Any, pictures: Any) -> Any:
         """Finds the side of each example's window `(n,)`, int32."""
@@ -129,14 +129,14 @@ class Square(IterativeAttack):
     def _stripes(self, pictures: Any, state: State, epsilon: Any) -> Any:
         _, _, width, channels = pictures.shape
         sign = _signs(_perturbation.uniform(state.keys, -1, (1, width, channels)))
-        return ops.clip(pictures + epsilon * ops.cast(sign, pictures.dtype), *self.bounds)
+        return pictures + epsilon * ops.cast(sign, pictures.dtype)
 
     def _set_window(self, pictures: Any, best: Any, side: Any, state: State, epsilon: Any) -> Any:
         channels = pictures.shape[-1]
         numbers = _perturbation.uniform(state.keys, state.steps, (2 + channels,))
         inside, _ = _window(numbers[:, :2], side, pictures)
         sign = ops.cast(_signs(numbers[:, None, None, 2:]), pictures.dtype)
-        return ops.where(inside, ops.clip(pictures + epsilon * sign, *self.bounds), best)
+        return ops.where(inside, pictures + epsilon * sign, best)
 
     def _grid(self, pictures: Any, state: State, epsilon: Any) -> Any:
         _, height, width, channels = pictures.shape
@@ -168,9 +168,13 @@ class Square(IterativeAttack):
         return self._normalised(pictures, ops.cast(new, pictures.dtype), epsilon)
 
     def _normalised(self, pictures: Any, perturbation: Any, epsilon: Any) -> Any:
-        """Adds the perturbation, scaled to size ε, to the pictures; clipped."""
+        """Adds the perturbation, scaled to size ε, to the pictures."""
         point = pictures + epsilon * self.ball.direction(perturbation)
-        return _perturbation.project(self.ball, point, pictures, epsilon, self.bounds)
+        return pictures + self.ball.project(point - pictures, epsilon)
+
+    def _inside(self, pictures: Any, images: Any) -> Any:
+        """Reshapes pictures to the shape of the images, clipped to the bounds."""
+        return ops.clip(ops.reshape(pictures, (-1, *images.shape[1:])), *self.bounds)
 
     def _hill(self, pictures: Any, side: Any, corner: Any, turned: Any) -> Any:
         """Makes a hill and a dale in each window, `(n, height, width)`; no meaning outside."""
@@ -199,10 +203,6 @@ def _pictures(images: Any) -> Any:
     shape = (*images.shape[1:], 1, 1) if len(images.shape) == 2 else tuple(images.shape[1:])
     shape = (*shape, 1) if len(shape) == 2 else shape
     return ops.reshape(images, (-1, math.prod(shape[:-2]), *shape[-2:]))
-
-
-def _shaped(pictures: Any, images: Any) -> Any:
-    return ops.reshape(pictures, (-1, *images.shape[1:]))
 
 
 def _signs(numbers: Any) -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from hr_keras._core.checks import Bounds
 from hr_keras._core.logits import classifier_output
 from hr_keras.attacks import closed_forms
 from hr_keras.attacks._attack import Attack
@@ -61,7 +62,7 @@ class Transfer(Attack):
 
     attack: Attack
     models: Any  # a tuple after `__post_init__`
-    bounds: tuple[float, float] = field(init=False, repr=False, default=(0.0, 1.0))
+    bounds: Bounds = field(init=False, repr=False, default=(0.0, 1.0))
     targeted: bool = field(init=False, repr=False, default=False)
 
     def __post_init__(self) -> None:

@@ -57,7 +57,7 @@ class WorstCase(Attack):
     """
 
     attacks: Any  # a tuple after `__post_init__`
-    bounds: tuple[float, float] = field(init=False, repr=False, default=(0.0, 1.0))
+    bounds: Bounds = field(init=False, repr=False, default=(0.0, 1.0))
     targeted: bool = field(init=False, repr=False, default=False)
 
     def __post_init__(self) -> None:
@@ -130,7 +130,7 @@ def standard(
         epsilon: Size of the perturbation, in the units of the images; at least 0.
         norm: What ε measures, `"linf"` (default) or `"l2"`.
         seed: Seed of random numbers, an integer ≥ 0. Default 0.
-        bounds: Lowest and highest pixel value. Default `(0.0, 1.0)`.
+        bounds: Lowest and highest pixel value, or those of each channel. Default `(0.0, 1.0)`.
         batch_size: Examples in one compiled step. Default 256.
 
     Returns:
@@ -181,7 +181,7 @@ def fast(
         epsilon: Size of the perturbation, in the units of the images; at least 0.
         norm: What ε measures, `"linf"` (default) or `"l2"`.
         seed: Seed of random numbers, an integer ≥ 0. Default 0.
-        bounds: Lowest and highest pixel value. Default `(0.0, 1.0)`.
+        bounds: Lowest and highest pixel value, or those of each channel. Default `(0.0, 1.0)`.
         batch_size: Examples in one compiled step. Default 256.
 
     Returns:
@@ -262,7 +262,7 @@ def make_attack(
         epsilon: Size of the perturbation, in the units of the images; at least 0.
         norm: What ε measures, `"linf"` (default) or `"l2"`.
         seed: Seed of random numbers, an integer ≥ 0. Default 0.
-        bounds: Lowest and highest pixel value. Default `(0.0, 1.0)`.
+        bounds: Lowest and highest pixel value, or those of each channel. Default `(0.0, 1.0)`.
         batch_size: Examples in one compiled step. Default 256.
 
     Returns:

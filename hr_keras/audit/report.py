@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from hr_keras._core.finding import Finding
+from hr_keras._core.pixel_bounds import format_bounds, scale_to_unit, widest
 from hr_keras._core.rendering import (
     format_markdown,
     format_share,
@@ -16,7 +17,7 @@ from hr_keras._core.rendering import (
     plain_text,
     printable_text,
 )
-from hr_keras.audit.result import WORST_CASE, AuditResult, AuditRow, EncodedImage
+from hr_keras.audit.result import WORST_CASE, AuditResult, AuditRow
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -197,7 +198,7 @@ def _format_protocol(result: AuditResult) -> str:
         "adversarial examples also from": ", ".join(protocol.others) or None,
         "images": protocol.stored_shape
         and f"of shape {protocol.stored_shape}, reshaped to what the model takes",
-        "pixels": f"from {protocol.bounds[0]:g} to {protocol.bounds[1]:g}",
+        "pixels": f"from {format_bounds(protocol.bounds)}",
         "seed": protocol.seed,
         "batch size": protocol.batch_size,
         "versions": ", ".join(f"{name} {value}" for name, value in result.versions.items()),
@@ -243,10 +244,10 @@ def draw_pictures(result: AuditResult, title: str = "") -> "Figure":
     width = max(1.35 * columns + 0.9, 4)
     figure = new_figure(figsize=(width, 5.4))
     rows = figure.subplots(3, columns, squeeze=False)
-    low, high = result.protocol.bounds
+    bounds = result.protocol.bounds
     for column, picture in zip(rows.T, result.pictures, strict=True):
         clean, adversarial = (
-            (_find_pixels(image) - low) / (high - low)
+            _find_pixels(scale_to_unit(image.decode().astype("float64"), bounds))
             for image in (picture.image, picture.adversarial_image)
         )
         # Grey is no change; the largest change of this image is black or white.
@@ -260,7 +261,7 @@ def draw_pictures(result: AuditResult, title: str = "") -> "Figure":
         captions = (
             _caption(picture.predicted, picture.predicted_probability),
             _caption(picture.adversarial, picture.adversarial_probability),
-            f"±{largest * (high - low):.2g}",
+            f"±{largest * widest(bounds):.2g}",
         )
         for axes, caption in zip(column, captions, strict=True):
             axes.set_title(caption, fontsize=8)
@@ -275,9 +276,8 @@ def _caption(decision: int, probability: float | None) -> str:
     return f"{decision}" + ("" if probability is None else f" ({probability:.2f})")
 
 
-def _find_pixels(image: EncodedImage) -> np.ndarray:
+def _find_pixels(pixels: np.ndarray) -> np.ndarray:
     """`(height, width)` or `(height, width, 3)` of an image of any rank: the middle frame."""
-    pixels = image.decode().astype("float64")
     side = math.isqrt(pixels.size)
     if pixels.ndim == 1:
         pixels = pixels.reshape(side if side**2 == pixels.size else 1, -1)

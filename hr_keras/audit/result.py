@@ -12,12 +12,13 @@ import numpy.typing as npt
 
 from hr_keras._core.checks import (
     ATTACK_NAMES,
-    NORMS,
+    Bounds,
     Norm,
     check_bounds,
     check_choice,
     check_count,
     check_epsilon,
+    check_norm,
 )
 from hr_keras._core.decode import decode
 from hr_keras._core.files import Path
@@ -36,7 +37,7 @@ class AuditProtocol:
         attacks: Names from `attacks.ATTACK_NAMES`, at least one, none twice.
         examples: Number of examples.
         seed: Seed of the attacks, an integer ≥ 0.
-        bounds: Lowest and highest pixel value.
+        bounds: Lowest and highest pixel value, or those of each channel.
         batch_size: Examples in one compiled step.
         others: Classifiers that adversarial examples come from: names, or SHA-256 of files.
         data: Name of the data set; `None` for arrays.
@@ -53,7 +54,7 @@ class AuditProtocol:
     attacks: tuple[str, ...]
     examples: int
     seed: int = 0
-    bounds: tuple[float, float] = (0.0, 1.0)
+    bounds: Bounds = (0.0, 1.0)
     batch_size: int = 256
     others: tuple[str, ...] = ()
     data: str | None = None
@@ -68,7 +69,7 @@ class AuditProtocol:
             )
         checked = {
             "epsilon": check_epsilon(self.epsilon),
-            "norm": check_choice("norm", str(self.norm).lower(), NORMS),
+            "norm": check_norm(self.norm),
             "attacks": tuple(check_choice("attack", name, ATTACK_NAMES) for name in self.attacks),
             "examples": check_count("examples", self.examples),
             "seed": check_count("seed", self.seed, lowest=0),

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from scipy import stats
 
 from hr_keras import datasets, diagnostics, evaluation
-from hr_keras._core.checks import Norm
+from hr_keras._core.checks import Bounds, Norm
 from hr_keras._core.files import Path, holds_anything, write_atomically
 from hr_keras._core.logits import check_backend, classifier_output
 from hr_keras._core.runtime import collect_versions
@@ -43,7 +43,7 @@ def audit(
     norm: Norm = "linf",
     attacks: str | Sequence[str] = ATTACKS,
     seed: int = 0,
-    bounds: tuple[float, float] = (0.0, 1.0),
+    bounds: Bounds = (0.0, 1.0),
     batch_size: int = 256,
     others: Iterable[keras.Model] = (),
 ) -> AuditResult:
@@ -61,7 +61,7 @@ def audit(
         attacks: Names from `attacks.ATTACK_NAMES`, at least one, none twice. Default: noise,
             fgsm, pgd and fast.
         seed: Seed of the attacks, an integer ≥ 0. Default 0.
-        bounds: Lowest and highest pixel value. Default `(0.0, 1.0)`.
+        bounds: Lowest and highest pixel value, or those of each channel. Default `(0.0, 1.0)`.
         batch_size: Examples in one compiled step. Default 256.
         others: Keras classifiers of the same images and classes, whose adversarial examples
             `diagnostics.check` tries on `model`. Default: none.
@@ -96,7 +96,7 @@ def audit_file(
     attacks: str | Sequence[str] = ATTACKS,
     examples: int = 200,
     seed: int = 0,
-    bounds: tuple[float, float] = (0.0, 1.0),
+    bounds: Bounds = (0.0, 1.0),
     data_dir: Path | None = None,
     others: Iterable[Path] = (),
     folder: Path | None = None,
@@ -114,7 +114,8 @@ def audit_file(
         attacks: As for `audit`.
         examples: Number of test images, or all of them if there are fewer. Default 200.
         seed: As for `audit`.
-        bounds: Lowest and highest pixel value that the model was made for, such as `(0, 255)`:
+        bounds: Lowest and highest pixel value, or those of each channel, that the model was
+            made for, such as `(0, 255)`:
             images are scaled to it, and ε has this unit. Default `(0.0, 1.0)`.
         data_dir: Folder of the data sets, see `datasets.load`.
         others: Files of classifiers of the same images and classes, see `audit`.
@@ -154,7 +155,7 @@ def audit_file(
         elif shaped is not dataset:
             raise ValueError(f"`others` must take images of the same shape. Received: {each.name}")
     images, labels = (array[:examples] for array in dataset.test)
-    low, high = protocol.bounds
+    low, high = (np.asarray(bound, images.dtype) for bound in protocol.bounds)
     images = (low + images * (high - low)).clip(low, high)
     protocol = dataclasses.replace(
         protocol,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from hr_keras._core.checks import check_bounds, check_count, check_epsilons
+from hr_keras._core.pixel_bounds import widest
 from hr_keras._core.runtime import import_tensorflow
 from hr_keras.cli.options import (
     DATA_DIR_HELP,
@@ -237,7 +238,7 @@ def audit(
     with stop_with_a_line():
         if model is not None:
             if epsilon is None:
-                epsilon = 0.1 * (check_bounds(bounds)[1] - bounds[0])
+                epsilon = 0.1 * widest(check_bounds(bounds))
             folder, result = audits.audit_file(
                 model, data, epsilon, get_value(norm), examples=examples, seed=seed,
                 bounds=bounds, data_dir=data_dir, others=tuple(other or ()), folder=output,

@@ -1,15 +1,22 @@
 """Can a robustness number be believed? Checks for masked gradients and for weak attacks."""
 
 from collections.abc import Iterable
-from typing import Literal
 
 import keras
 import numpy.typing as npt
 
-from hr_keras._core.checks import check_batch_size, check_bounds, check_count, check_epsilon
+from hr_keras._core.checks import (
+    Bounds,
+    Norm,
+    check_batch_size,
+    check_bounds,
+    check_count,
+    check_epsilon,
+    check_norm,
+)
 from hr_keras._core.finding import VERDICTS, Finding, Verdict
 from hr_keras._core.logits import check_backend
-from hr_keras.attacks import Task, _perturbation
+from hr_keras.attacks import Task
 from hr_keras.diagnostics.attack_checks import AttackChecks
 from hr_keras.diagnostics.data_checks import find_in_data
 from hr_keras.diagnostics.forward_pass import find_inner_models, forward_pass
@@ -23,8 +30,8 @@ def check(
     images: npt.ArrayLike,
     labels: npt.ArrayLike,
     epsilon: float,
-    norm: Literal["linf", "l2"] = "linf",
-    bounds: tuple[float, float] = (0.0, 1.0),
+    norm: Norm = "linf",
+    bounds: Bounds = (0.0, 1.0),
     batch_size: int = 256,
     seed: int = 0,
     others: Iterable[keras.Model] = (),
@@ -38,7 +45,7 @@ def check(
     | `epsilon_size` | ε is more than half the pixel range |
     | `batch_dependent` | decisions change with the other images of the batch |
     | `labels_from_model` | no label is wrong although the model is not certain |
-    | `forward_pass` | the model computes gradients or branches when it classifies |
+    | `forward_pass` | the model computes gradients, branches or iterates when it classifies |
     | `probabilities_output` | the model hides its logits, or rounds probabilities to 16 bits |
     | `collapsed` | the model is no better than chance, or predicts one class |
     | `randomized_forward` | passes over the same images differ (5 compiled once, 2 anew) |
@@ -69,7 +76,7 @@ def check(
         labels: Class numbers `(n,)` or `(n, 1)`, or distributions `(n, classes)`.
         epsilon: Size of the perturbation, in the units of the images; greater than 0.
         norm: Norm of the perturbation, `"linf"` (default) or `"l2"`.
-        bounds: Lowest and highest pixel value. Default `(0.0, 1.0)`.
+        bounds: Lowest and highest pixel value, or those of each channel. Default `(0.0, 1.0)`.
         batch_size: Examples in one compiled step. Default 256.
         seed: Seed of everything that is random, an integer ≥ 0. Default 0.
         others: Keras classifiers of the same images and classes, whose adversarial examples
@@ -98,7 +105,7 @@ def check(
         raise ValueError(
             "`epsilon` must be greater than 0: there is no attack to check. Received: 0"
         )
-    norm = _perturbation.get(norm).name
+    norm = check_norm(norm)
     seed = check_count("seed", seed, lowest=0)
     task = Task.of(model, images, labels, bounds, check_batch_size(batch_size))
     if len(task.images) < 2:

@@ -7,7 +7,9 @@ from typing import Any
 import keras
 import numpy as np
 
+from hr_keras._core.checks import Bounds
 from hr_keras._core.finding import Finding
+from hr_keras._core.pixel_bounds import widest
 from hr_keras.attacks import APGD, PGD, Attack, MomentumPGD, Noise, Outcome, Square, Task, Transfer
 from hr_keras.attacks._task import is_correct
 from hr_keras.diagnostics.finding import (
@@ -70,7 +72,7 @@ class AttackChecks:
     task: Task
     epsilon: float
     norm: str
-    bounds: tuple[float, float]
+    bounds: Bounds
     seed: int
     others: tuple[keras.Model, ...]
 
@@ -159,7 +161,7 @@ class AttackChecks:
 
     @property
     def _large_epsilon(self) -> float:
-        return LARGE * (self.bounds[1] - self.bounds[0]) / self.pixel_size
+        return LARGE * widest(self.bounds) / self.pixel_size
 
     def _security_curve(self, robust: np.ndarray) -> dict[float, float]:
         """Accuracy under PGD for each ε: 0, ε/2, ε, 2ε and the large one."""

@@ -3,6 +3,7 @@
 import numpy as np
 
 from hr_keras._core.finding import Finding, Verdict
+from hr_keras._core.pixel_bounds import format_bounds, scale_to_unit, widest
 from hr_keras.attacks import Task, objectives
 from hr_keras.attacks._task import is_correct
 from hr_keras.diagnostics.finding import (
@@ -18,7 +19,7 @@ from hr_keras.diagnostics.finding import (
 from hr_keras.diagnostics.model_checks import RANDOMIZED_DIFFERENCE
 
 # Ranges of pixels that models are trained on.
-RANGES: tuple[Bounds, ...] = ((0.0, 1.0), (0.0, 255.0), (-1.0, 1.0))
+RANGES: tuple[tuple[float, float], ...] = ((0.0, 1.0), (0.0, 255.0), (-1.0, 1.0))
 # The least gain of clean accuracy in another range that counts; more where images are few.
 RANGE_GAIN = 0.1
 # Share of the range of the logits: another batch size changes the rounding, in 16 bits a lot.
@@ -61,8 +62,7 @@ def nonfinite_outputs(logits: np.ndarray) -> Finding:
 
 def pixel_range(task: Task, bounds: Bounds) -> Finding:
     """Checks whether the model is much better on the same images in another usual range."""
-    low, high = bounds
-    unit = (task.images - low) / (high - low)
+    unit = scale_to_unit(task.images, bounds)
     accuracy = {
         (a, b): _find_accuracy(task, (a + (b - a) * unit).astype(task.images.dtype))
         for a, b in RANGES
@@ -72,7 +72,7 @@ def pixel_range(task: Task, bounds: Bounds) -> Finding:
     best = max(accuracy, key=lambda pixels: accuracy[pixels])
     threshold = max(RANGE_GAIN, 1.5 / len(unit) ** 0.5)
     meaning = (
-        f"Clean accuracy is {format_percent(clean)} with pixels from {low:g} to {high:g}, and "
+        f"Clean accuracy is {format_percent(clean)} with pixels from {format_bounds(bounds)}, and "
         f"{format_percent(accuracy[best])} with the same images from {best[0]:g} to {best[1]:g}"
     )
     if accuracy[best] - clean > threshold:
@@ -89,7 +89,7 @@ def _find_accuracy(task: Task, images: np.ndarray) -> float:
 
 def epsilon_size(radius: float, bounds: Bounds) -> Finding:
     """Checks ε against the pixel range: a large one makes every image grey, or another image."""
-    share = radius / (bounds[1] - bounds[0])
+    share = radius / widest(bounds)
     meaning = f"ε can change every pixel by {format_percent(share)} of the pixel range"
     if share >= 1:
         meaning += ": any image can be turned into any other, and no classifier is robust"

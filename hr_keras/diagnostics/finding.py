@@ -2,11 +2,10 @@
 
 import numpy as np
 
+from hr_keras._core.checks import Bounds as Bounds
 from hr_keras._core.finding import Finding as Finding
 from hr_keras._core.finding import Verdict as Verdict
 from hr_keras.attacks import Task
-
-Bounds = tuple[float, float]
 
 AUTOATTACK = (
     "Croce & Hein 2020, 'Reliable evaluation of adversarial robustness with an ensemble of "

@@ -11,6 +11,7 @@ from hr_keras._core import information
 from hr_keras._core.compiled import compiled, in_batches
 from hr_keras._core.finding import Finding, Verdict
 from hr_keras._core.logits import classifier_output, logits_of, probabilities_of
+from hr_keras._core.pixel_bounds import clip
 from hr_keras.attacks import Task, objectives
 from hr_keras.attacks._task import is_correct
 from hr_keras.diagnostics.finding import (
@@ -269,7 +270,7 @@ def _add_noise(
     images: np.ndarray, radius: float, bounds: Bounds, generator: np.random.Generator
 ) -> np.ndarray:
     noise = generator.uniform(-radius, radius, images.shape)
-    return np.clip(images + noise.astype(images.dtype), *bounds)
+    return clip(images + noise.astype(images.dtype), bounds)
 
 
 def _find_gradients(task: Task) -> dict[str, GradientFlags]:

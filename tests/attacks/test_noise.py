@@ -21,3 +21,4 @@ def test_restarts_are_counted_for_each_example_and_help():
         assert 12 + left[-1].sum() * 3 * attacker.n_restarts <= cost["forward"]
         assert cost["forward"] <= 12 + 12 * 3 * attacker.n_restarts
     assert (left[1] <= left[0]).all()
+    assert left[1].sum() < left[0].sum()  # not the same points again

@@ -65,15 +65,24 @@ def test_square_in_l2_fills_windows_that_are_empty(dtype):
     np.testing.assert_allclose((moved**2).sum(axis=(1, 2, 3)), 1.0, rtol=0.01)
 
 
-@pytest.mark.parametrize("shape", [(7,), (5, 6), (1, 9, 2), (9, 6, 1), (2, 4, 5, 3)])
+@pytest.mark.parametrize(
+    ("shape", "picture"), [((7,), (7, 1, 1)), ((5, 6), (5, 6, 1)), ((2, 4, 5, 3), (8, 5, 3))]
+)
 @pytest.mark.parametrize("norm", NORMS)
-def test_square_takes_images_of_any_shape(shape, norm):
-    model = keras.Sequential([keras.Input(shape), keras.layers.Flatten(), keras.layers.Dense(3)])
+def test_images_of_other_ranks_are_attacked_as_the_pictures_that_they_are(shape, picture, norm):
+    """A vector is a column of pixels, frames are one below the other."""
+    found = []
     images = np.random.default_rng(0).random((5, *shape)).astype("float32")
-    labels = np.asarray(model(images)).argmax(axis=-1)
-    adversarial = Square(0.3, n_queries=20, norm=norm)(model, images, labels)
-    assert adversarial.shape == images.shape
-    assert (adversarial != images).any()
+    for size in (shape, picture):
+        model = keras.Sequential([keras.Input(size), keras.layers.Flatten(), keras.layers.Dense(3)])
+        kernel, bias = model.get_weights()
+        model.set_weights([np.random.default_rng(1).normal(size=kernel.shape), bias])
+        reshaped = images.reshape(5, *size)
+        labels = np.asarray(model(reshaped)).argmax(axis=-1)
+        found.append(Square(0.3, n_queries=20, norm=norm)(model, reshaped, labels))
+    assert found[0].shape == images.shape
+    assert (found[0] != images).any()
+    np.testing.assert_array_equal(found[0].reshape(found[1].shape), found[1])
 
 
 class Waves:

@@ -11,6 +11,7 @@ from conftest import linear_model
 from keras import layers
 
 from hr_keras import audit, evaluation
+from hr_keras._core.rendering import render_figure
 from hr_keras.attacks.worst_case import ATTACK_NAMES
 from hr_keras.audit import report, run
 
@@ -162,6 +163,7 @@ def test_text_from_a_model_is_shown_as_it_stands(result):
     text = report.format_audit(dataclasses.replace(result, model=named))
     assert "<img" not in text.replace("\\<img", "")
     assert text.splitlines()[0].startswith("# Audit of \\<img src=x\\>")
+    assert render_figure(report.draw_curve(result, r"$\frac{x \x1b $"))  # no formula
 
 
 def test_where_nothing_is_fooled_there_is_no_picture(model):
@@ -222,6 +224,7 @@ def test_every_attack_and_check_is_of_the_protocol(model, monkeypatch, norm):
     made, checked = [], []
 
     def robust_accuracy(model, images, labels, attacks, batch_size):
+        assert checked  # first what may end the audit, then hours of attacks
         made.append(attacks)
         right = np.ones(len(labels), bool)
         return evaluation.RobustAccuracy(right, {attack.name: right for attack in attacks})

@@ -3,20 +3,31 @@
 import itertools
 import subprocess
 import sys
+import typing
 
 import keras
 import numpy as np
 import pytest
 from conftest import linear_model
 
-from hr_keras import datasets, evaluation, losses, training
+from hr_keras import datasets, evaluation, losses, models, training
+from hr_keras._core.logits import classifier_output
 from hr_keras.attacks import FGSM, PGD
 from hr_keras.audit.load import load_model
 from hr_keras.experiments import fit
 from hr_keras.experiments.checkpoint import Checkpoint
 from hr_keras.experiments.logit_scale import scale_logits
 from hr_keras.experiments.methods import LOGIT_FACTOR, METHODS, get_method
-from hr_keras.experiments.protocol import from_preset
+from hr_keras.experiments.protocol import Model, from_preset
+
+
+@pytest.mark.parametrize("name", typing.get_args(Model))
+def test_the_logits_of_every_model_of_an_experiment_are_known(name):
+    """So that no number in a table of an experiment needs the mark of those that are not."""
+    model = getattr(models, name)(input_shape=(28, 28, 1), num_classes=10)
+    assert classifier_output(model).kind == "softmax"
+    assert classifier_output(getattr(models, name)(classifier_activation=None)).kind == "logits"
+
 
 EXPECTED = {
     "ce": (keras.losses.SparseCategoricalCrossentropy, {}),
