@@ -8,16 +8,11 @@ from keras import ops
 
 from hr_keras._core import information, replicas
 from hr_keras._core.checks import check_count
-from hr_keras._core.logits import (
-    check_backend,
-    check_keras_model,
-    classifier_output,
-    known_logits,
-    logits_of,
-)
+from hr_keras._core.logits import check_backend, classifier_output, known_logits, logits_of
 from hr_keras.attacks import FGSM, PGD, MomentumPGD, _in_graph, objectives
 from hr_keras.attacks._task import check_images, is_correct
 from hr_keras.losses._batch_loss import BatchLoss
+from hr_keras.training._model_checks import check_model
 
 # Attacks that can be made again from a saved configuration.
 _SAVED = {kind.__name__: kind for kind in (FGSM, PGD, MomentumPGD)}
@@ -46,7 +41,7 @@ class AdversarialModel(keras.Model):
         self, model: keras.Model, attack: Any, name: str | None = None, warmup_steps: int = 0
     ) -> None:
         check_backend()
-        _check_model(model)
+        check_model(model)
         if getattr(attack, "targeted", False):
             raise ValueError(
                 "`attack` must not be targeted: training would teach the classes to reach. "
@@ -311,20 +306,3 @@ def find_labels(y: Any) -> Any:
 def hard_labels(y: Any) -> Any:
     """Returns class numbers, int32 `(n,)`."""
     return objectives.hard_labels(find_labels(y))
-
-
-def _check_model(model: Any) -> None:
-    import tensorflow as tf
-
-    check_keras_model(model)
-    if not model.built:
-        raise ValueError(
-            "`model` must be a Keras classifier that is built: give it an Input, or call it once "
-            f"on a batch of images. Received: {model!r}"
-        )
-    here = tf.distribute.get_strategy() if tf.distribute.has_strategy() else None
-    if model._distribute_strategy is not here:
-        raise ValueError(
-            "Make this model in the scope of the strategy that `model` was built in. "
-            f"Received: {here} here, {model._distribute_strategy} there"
-        )
