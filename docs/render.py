@@ -1,4 +1,4 @@
-"""Writes README.md and docs/reproduction.md: every number in them comes from saved results.
+"""Writes README.md and two pages of docs: every number in them comes from saved results.
 
 `python docs/render.py` writes the pages, `--check` only compares them.
 """
@@ -17,12 +17,26 @@ from hr_keras._core.rendering import (
     format_interval,
     format_share,
 )
-from hr_keras.experiments.results import accuracy_table, confusion, convergence
+from hr_keras.experiments.results import accuracy_table, comparison, confusion, convergence
+from hr_keras.experiments.results.tables import describe_protocol, label_method
 from hr_keras.experiments.run_folder import RunFolder
 
 ROOT = pathlib.Path(__file__).parent.parent
-PAGES = {"README.md": ROOT / "README.md", "reproduction.md": ROOT / "docs" / "reproduction.md"}
-FOLDERS = {"mnist": "results/mnist/paper", "quick": "results/mnist10k/quick"}
+PAGES = {
+    "README.md": ROOT / "README.md",
+    "reproduction.md": ROOT / "docs" / "reproduction.md",
+    "is_it_the_loss.md": ROOT / "docs" / "is_it_the_loss.md",
+}
+FOLDERS = {
+    "mnist": "results/mnist/paper",
+    "quick": "results/mnist10k/quick",
+    "methods": "results/mnist10k/methods",
+    "rates": "results/mnist10k/learning_rates",
+    "step": "results/mnist10k/step",
+    "noise": "results/mnist10k/label_noise",
+    "fashion": "results/fashion_mnist/methods",
+}
+NOT_MEASURED = "not measured yet"
 # `results/train_on_gpu.py` trained so many epochs of these folders, `hr-keras table` the rest.
 GPU_EPOCHS = {"mnist": 934}
 
@@ -99,8 +113,63 @@ def norm(folder, method, through):
 
 def include(folder, name):
     """A page of a run folder, its headings three levels deeper."""
+    if not is_measured(folder, name):
+        return f"{folder}: {NOT_MEASURED}."
     text = (ROOT / folder / name).read_text().strip()
     return re.sub(r"^#", "####", text, flags=re.MULTILINE)
+
+
+def is_measured(folder, name="table.md"):
+    """Whether a command has written its page: then the models of the folder are complete."""
+    return (ROOT / folder / name).exists()
+
+
+def picture(folder, name, title):
+    """A picture of a run folder."""
+    if not is_measured(folder, name):
+        return f"{folder}/{name}: {NOT_MEASURED}."
+    return f"![{title}](../{folder}/{name})"
+
+
+def sort_methods(folder, attack, through, epsilon):
+    """Which methods are above CE, which below, and which of neither can be said."""
+    if not is_measured(folder):
+        return NOT_MEASURED
+    found = _find(find_rows(accuracy_table.differences, folder), attack, through, epsilon)
+    texts = []
+    for better, words in (("yes", "above"), ("no", "below"), ("undecided", "undecided")):
+        names = [label_method(name) for name in found.index[found["better"] == better]]
+        texts.append(f"{words}: {', '.join(names) or 'none'}")
+    return "; ".join(texts)
+
+
+def compare_to_ce(folder, method, attack, through, epsilon):
+    """Accuracy of a method − accuracy of CE, with its interval and what it says."""
+    if not is_measured(folder) or method not in RunFolder(ROOT / folder).protocol.methods:
+        return NOT_MEASURED
+    found = _find(find_rows(accuracy_table.differences, folder), attack, through, epsilon)
+    one = found.loc[method]
+    words = {"yes": "better", "no": "worse"}.get(one["better"], "undecided")
+    return f"{words}: {format_interval(one['mean'], one['low'], one['high'], format_difference)}"
+
+
+def gradient_ratio(folder):
+    """How many times longer the gradient of HR is than that of CE while CE trains."""
+    if not is_measured(folder, "comparison.md"):
+        return NOT_MEASURED
+    found = find_rows(comparison.gradient_rows, folder).set_index(["method", "epochs"])
+    if ("ce", "all") not in found.index:
+        return NOT_MEASURED
+    one = found.loc[("ce", "all")]
+    return format_interval(one["ratio"], one["low"], one["high"], "{:.2f}".format)
+
+
+def describe_models(folder):
+    """The protocol of a folder and how many realizations it has."""
+    if not is_measured(folder):
+        return f"{folder}: {NOT_MEASURED}."
+    protocol = RunFolder(ROOT / folder).protocol
+    return f"`{folder}`: {describe_protocol(protocol)} {protocol.realizations} realizations."
 
 
 def render(name):
@@ -112,13 +181,15 @@ def render(name):
         autoescape=False,  # Markdown from our own templates and results
     )
     functions = (row, difference, verdict, zero_share, convergence_accuracy, epochs_to_reach,
-                 norm, include)  # fmt: skip
+                 norm, include, is_measured, picture, sort_methods, compare_to_ce, gradient_ratio,
+                 describe_models)  # fmt: skip
     environment.globals |= {function.__name__: function for function in functions}
     environment.globals |= {
         "epochs": lambda folder: RunFolder(ROOT / folder).protocol.epochs,
         "realizations": lambda folder: RunFolder(ROOT / folder).protocol.realizations,
         "gpu_epochs": GPU_EPOCHS,
         "routes": ROUTE_LABELS,
+        "larger_step": label_method("ce_step"),
         **FOLDERS,
     }
     return environment.get_template(name).render()

@@ -136,7 +136,9 @@ def test_the_resnet_presets_run_end_to_end(name, prepared, tmp_path):
 
 
 WRITES = {"table": "table", "figure": "convergence", "confusion": "confusion", "bounds": "bounds",
-          "saturation": "saturation", "alpha": "alpha"}  # fmt: skip
+          "saturation": "saturation", "compare": "comparison", "alpha": "alpha",
+          "tune": "learning_rates", "label-noise": "label_noise"}  # fmt: skip
+GRIDS = ("alpha", "tune", "label-noise")  # a folder of run folders each
 
 
 @pytest.mark.parametrize(
@@ -172,7 +174,7 @@ def test_every_drawing_command_trains_and_draws_again(file, tmp_path):
     arguments = ("--data", file, "--epochs", 2, "--realizations", 1, "--output", folder)
     assert invoke("bounds", *arguments).exit_code == 0
     for command, stem in WRITES.items():
-        if command != "alpha":
+        if command not in GRIDS:
             result = invoke(command, "--output", folder)
             assert result.exit_code == 0, result.output
             assert {f"{stem}.md", f"{stem}.csv", f"{stem}.tex"} <= {
@@ -455,6 +457,10 @@ def test_a_worker_that_does_not_answer_ends_with_a_line(monkeypatch, capsys, tmp
         (["alpha", "--data", "mnist", "--data", "mnist10k"], "A search takes one data set"),
         (["table", "--data", "mnist10k", "--data", "mnist10k"], "names that differ"),
         (["alpha", "--method", "ce"], "trains HR only"),
+        (["alpha", "--learning-rate-of", "hr=0.1"], "trains HR only"),
+        (["tune", "--learning-rate-of", "hr=0.1"], "A search chooses the learning rates"),
+        (["tune", "--learning-rate", "0.1", "--learning-rate", "0"], "must be > 0. Received: 0.0"),
+        (["table", "--learning-rates-from", "none"], "holds no search for learning rates"),
         (["table", "--attack", "pdg"], "pgd"),
         (["table", "--method", "hrr"], "hr"),
         (["table", "--method", "ce", "--method", "ce"], "none twice"),

@@ -8,11 +8,11 @@ from typing import Annotated, Any
 
 import typer
 
-from hr_keras.cli import commands
+from hr_keras.cli import commands, comparisons
 from hr_keras.cli.options import app
 from hr_keras.experiments import workers
 
-__all__ = ["app", "commands", "main"]
+__all__ = ["app", "commands", "comparisons", "main"]
 
 
 @app.callback(invoke_without_command=True)

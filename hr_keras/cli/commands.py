@@ -12,7 +12,7 @@ from hr_keras.cli.options import (
     DATA_DIR_HELP,
     DATA_HELP,
     AttackName,
-    Method,
+    Baseline,
     Norm,
     Options,
     add_command,
@@ -24,10 +24,6 @@ from hr_keras.cli.run import print_page, run_experiment, stop_with_a_line
 if TYPE_CHECKING:
     from hr_keras.experiments.protocol import Protocol
     from hr_keras.experiments.run_folder import RunFolder
-
-_Baseline = Annotated[
-    Optional[Method], typer.Option(help="Method that differences refer to; by default the first.")
-]
 
 
 @add_command
@@ -48,7 +44,7 @@ def table(
         Optional[list[float]],
         typer.Option(help="Size of --attack; repeat for several. By default the protocol's."),
     ] = None,
-    baseline: _Baseline = None,
+    baseline: Baseline = None,
 ) -> None:
     """Table 1: train with each method, attack with FGSM, as published and exactly."""
     from hr_keras.experiments.measure import measure_attack
@@ -98,7 +94,7 @@ def figure(
             "what every run reaches."
         ),
     ] = None,
-    baseline: _Baseline = None,
+    baseline: Baseline = None,
 ) -> None:
     """Figure 1: validation accuracy against epoch, and the epochs to reach an accuracy."""
     from hr_keras.experiments.results import convergence
@@ -175,10 +171,12 @@ def alpha(
     from hr_keras.experiments.results import alpha_search
     from hr_keras.experiments.results.tables import check_epsilon
 
-    if options.method or options.train_epsilon is not None or options.train_steps is not None:
+    refused = ("method", "train_epsilon", "train_steps", "learning_rate_of", "learning_rates_from")
+    if any(getattr(options, name) is not None for name in refused):
+        names = [f"`--{name.replace('_', '-')}`" for name in refused]
         raise ValueError(
-            "The search for α trains HR only: `--method`, `--train-epsilon` and `--train-steps` "
-            "cannot be given."
+            f"The search for α trains HR only: {', '.join(names[:-1])} and {names[-1]} cannot be "
+            "given."
         )
     plan = options.plan(alpha_search.plan_search, alphas=tuple(alpha or ()))
     run_experiment(

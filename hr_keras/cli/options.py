@@ -38,6 +38,10 @@ Method = _enum("Method", *METHODS)
 Strategy = _enum("Strategy", *STRATEGIES)
 Norm = _enum("Norm", *NORMS)
 AttackName = _enum("AttackName", *ATTACK_NAMES)
+Baseline = Annotated[
+    Optional[Method],  # type: ignore[valid-type]
+    typer.Option(help="Method that differences refer to; by default the first."),
+]
 
 DATA_HELP = (
     "mnist10k (ships with this package), mnist, fashion_mnist, cifar10, svhn_cropped, or the path "
@@ -84,6 +88,17 @@ class Options:
     epochs: Annotated[Optional[int], typer.Option(help="Training epochs.")] = None
     learning_rate: Annotated[
         Optional[float], typer.Option(help="Of the optimizer, at the start.")
+    ] = None
+    learning_rate_of: Annotated[
+        Optional[list[str]],
+        typer.Option(
+            metavar="METHOD=RATE",
+            help="Learning rate of one method in place of that of all; repeat for several.",
+        ),
+    ] = None
+    learning_rates_from: Annotated[
+        Optional[pathlib.Path],
+        typer.Option(help="Folder of `hr-keras tune`: each method gets the rate it chose."),
     ] = None
     attack_every: Annotated[
         Optional[int],
@@ -143,15 +158,41 @@ class Options:
         changes = {name: get_value(getattr(self, name)) for name in names} | own
         return make(self.output, get_value(self.preset), tuple(self.data or ()), **changes)
 
+    @property
+    def methods(self) -> tuple[str, ...] | None:
+        """Names of the methods; `None` for those of the folder or preset."""
+        return tuple(map(get_value, self.method)) if self.method else None
+
+    def read_learning_rates(self) -> tuple[tuple[str, float], ...] | None:
+        """The learning rates of single methods; `None` for those of the folder.
+
+        Raises:
+            ValueError: For a text that is not `METHOD=RATE`, and a folder without a search.
+        """
+        rates: dict[str, float] = {}
+        if self.learning_rates_from is not None:
+            from hr_keras.experiments.results.learning_rates import read_rates
+
+            rates |= dict(read_rates(self.learning_rates_from))
+        for text in self.learning_rate_of or ():
+            name, _, rate = text.partition("=")
+            try:
+                rates[name] = float(rate)
+            except ValueError:
+                raise ValueError(
+                    f"`--learning-rate-of` must be METHOD=RATE, such as hr=0.02. Received: {text!r}"
+                ) from None
+        return tuple(rates.items()) or None
+
     def plan_table(self) -> "Plan":
         """The runs of a table, with every option."""
         from hr_keras.experiments.plan import plan_runs
 
-        methods = tuple(map(get_value, self.method)) if self.method else None
         return self.plan(
             plan_runs,
             alpha=self.alpha,
-            methods=methods,
+            methods=self.methods,
+            learning_rates=self.read_learning_rates(),
             train_epsilon=self.train_epsilon,
             train_steps=self.train_steps,
         )

@@ -18,7 +18,7 @@ from hr_keras._core.files import write_atomically
 from hr_keras._core.replicas import gpu_count
 from hr_keras._core.runtime import collect_versions, count_threads
 from hr_keras.experiments import workers
-from hr_keras.experiments.protocol import MAY_CHANGE, Protocol
+from hr_keras.experiments.protocol import LATER, MAY_CHANGE, Protocol
 
 
 @dataclass(frozen=True)
@@ -99,16 +99,14 @@ class Checkpoint(keras.callbacks.Callback):
             return
 
     def _check_owner(self, state: _State) -> None:
-        protocol = _describe_protocol(self.protocol)
+        protocol = _describe_protocol(self.protocol, self.method)
+        saved = LATER | state.protocol
         differences = [
             f"{name} {before!r}, now {now!r}"
             for name, before, now in (
                 ("method", state.method, self.method),
                 ("seed", state.seed, self.seed),
-                *(
-                    (name, state.protocol.get(name), protocol.get(name))
-                    for name in {**protocol, **state.protocol}
-                ),
+                *((name, saved.get(name), protocol[name]) for name in protocol),
             )
             if before != now
         ]
@@ -163,7 +161,7 @@ class Checkpoint(keras.callbacks.Callback):
         state = _State(
             method=self.method,
             seed=self.seed,
-            protocol=_describe_protocol(self.protocol),
+            protocol=_describe_protocol(self.protocol, self.method),
             epochs=self.epochs,
             seconds=self.seconds + time.perf_counter() - self._started,
             threads=count_threads(),
@@ -197,9 +195,10 @@ def _read(path: pathlib.Path, variables: list[Any]) -> tuple[_State, list[np.nda
     return (state, values) if fits else None
 
 
-def _describe_protocol(protocol: Protocol) -> dict[str, Any]:
+def _describe_protocol(protocol: Protocol, method: str) -> dict[str, Any]:
     """What of a protocol determines the training of one model, as JSON keeps it."""
-    values = json.loads(protocol.to_json())
+    values = json.loads(json.dumps(asdict(protocol)))
+    values["learning_rate"] = protocol.find_learning_rate(method)
     return {name: value for name, value in values.items() if name not in MAY_CHANGE}
 
 

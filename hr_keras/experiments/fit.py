@@ -10,6 +10,7 @@ from hr_keras.attacks.objectives import ROUTES
 from hr_keras.datasets import Dataset, Split
 from hr_keras.experiments import pipeline
 from hr_keras.experiments.checkpoint import Checkpoint
+from hr_keras.experiments.gradient_norms import GradientNorms
 from hr_keras.experiments.methods import get_method
 from hr_keras.experiments.protocol import Protocol
 
@@ -34,7 +35,11 @@ def train_model(
     done = len(checkpoint.epochs)
     _check_same_start(done, checkpoint.path, trained.distribute_strategy)
     if done < protocol.epochs:
-        during = [*_make_attack_callbacks(protocol, data.validation), checkpoint]
+        during = [
+            *_make_attack_callbacks(protocol, data.validation),
+            *_make_gradient_callbacks(protocol, classifier, trained, data.train),
+            checkpoint,
+        ]
         fit_model(trained, data, protocol.batch_size, seed, done, protocol.epochs, during)
     # Never in a checkpoint: training that resumes after its last epoch comes here once more.
     return get_method(method).finish_model(classifier, protocol)
@@ -71,7 +76,7 @@ def build_model(
             data.train.images.shape[1:], data.num_classes, mean_image=mean_image, seed=seed
         )
         trained = chosen.wrap_model(classifier, protocol)
-        optimizer = _make_optimizer(protocol, steps)
+        optimizer = _make_optimizer(protocol, protocol.find_learning_rate(method), steps)
         optimizer.build(trained.trainable_variables)
         trained.compile(
             optimizer,
@@ -82,14 +87,16 @@ def build_model(
     return classifier, trained
 
 
-def _make_optimizer(protocol: Protocol, steps: int) -> keras.optimizers.Optimizer:
+def _make_optimizer(
+    protocol: Protocol, learning_rate: float, steps: int
+) -> keras.optimizers.Optimizer:
     """The optimizer's step count, which a checkpoint keeps, drives the schedule."""
     make = {"sgd": keras.optimizers.SGD, "adam": keras.optimizers.Adam}[protocol.optimizer]
     if not protocol.schedule:
-        return make(protocol.learning_rate)
+        return make(learning_rate)
     boundaries = [epoch * steps - 1 for epoch, _ in protocol.schedule]  # the last step before
     factors = (1.0, *(factor for _, factor in protocol.schedule))
-    rates = [protocol.learning_rate * factor for factor in factors]
+    rates = [learning_rate * factor for factor in factors]
     return make(keras.optimizers.schedules.PiecewiseConstantDecay(boundaries, rates))
 
 
@@ -140,6 +147,14 @@ def _make_attack_callbacks(protocol: Protocol, validation: Split) -> list[callba
         )
         for through in ROUTES
     ]
+
+
+def _make_gradient_callbacks(
+    protocol: Protocol, classifier: keras.Model, trained: keras.Model, train: Split
+) -> list[GradientNorms]:
+    """Only where one device trains: replicas would each have a part of the batch."""
+    several = trained.distribute_strategy.num_replicas_in_sync > 1
+    return [] if several else [GradientNorms(classifier, protocol, train)]
 
 
 def _check_same_start(done: int, path: pathlib.Path, strategy: Any) -> None:

@@ -27,6 +27,9 @@ class Method:
             `Protocol`; by default it is the classifier.
         finish_model: Makes the model that is measured and saved, from the trained classifier and
             a `Protocol`; by default it is the classifier.
+        trains_as: Name of the method that trains in the same way. One learning rate is chosen for
+            both, and with the same rate the model that the other one trained is used again. Empty
+            for a method that trains in a way of its own.
 
     Example:
 
@@ -54,6 +57,7 @@ class Method:
     make_loss: "Callable[[Any], keras.losses.Loss]"
     wrap_model: "Callable[[keras.Model, Any], keras.Model]" = _keep_model
     finish_model: "Callable[[keras.Model, Any], keras.Model]" = _keep_model
+    trains_as: str = ""
 
     @property
     def is_adversarial(self) -> bool:
@@ -134,8 +138,10 @@ METHODS: dict[str, Method] = {
         # The null model: the decisions and the true robustness of CE, and more confidence.
         Method(
             "ce_scaled", f"CE × {LOGIT_FACTOR:g}", "#BBBBBB", _make_cross_entropy,
-            finish_model=_scale_logits,
+            finish_model=_scale_logits, trains_as="ce",
         ),
+        # CE with the larger step of HR, if it is given such a learning rate.
+        Method("ce_step", "CE, larger step", "#CC3344", _make_cross_entropy, trains_as="ce"),
         # Adversarial training, with cross-entropy and with HR inside.
         Method("fgsm_rs", "FGSM-RS", "#7766FF", _make_cross_entropy, _FAST),
         Method("fgsm_rs_hr", "FGSM-RS, HR", "#0000FF", _make_hr, _FAST),

@@ -2,7 +2,7 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from hr_keras._core import files
@@ -82,6 +82,72 @@ def plan_runs(
     return Plan(run.path, (run,))
 
 
+def plan_grid(
+    field: str,
+    values: Sequence[float],
+    default: Callable[[Protocol], Sequence[float]],
+    output: str | pathlib.Path | None = None,
+    preset: str | None = None,
+    datasets: Sequence[str] = (),
+    **changes: Any,
+) -> Plan:
+    """Returns runs that differ in one value, each in its folder. Nothing is written.
+
+    Args:
+        field: Name of that argument of `Protocol`.
+        values: To try, besides those of the folder; none: `default` for a new one.
+        default: Gives the values for a protocol.
+        output: Folder of such runs, or the path of a new one; `None` for one in `runs`.
+        preset: Name of a preset; `None` for that of the folder, or `"quick"` for a new one.
+        datasets: None (that of the folder or preset), or one.
+        changes: Arguments of `Protocol`; `None` keeps a value. `evaluated_on` must be there.
+
+    Raises:
+        ValueError: For a value that the protocol refuses or that is given twice, several data
+            sets, and a folder that holds something else.
+    """
+    if len(datasets) > 1:
+        raise ValueError(f"A search takes one data set. Received: {', '.join(datasets)}")
+    if len(set(values)) < len(values):
+        raise ValueError(
+            f"The values of `{field}` must differ. Received: {', '.join(map(str, values))}"
+        )
+    (dataset,) = datasets or (None,)
+    before = [] if output is None else _read_grid(pathlib.Path(output), field, changes)
+    if before and preset is None:
+        base = change_protocol(before[0], dataset=dataset or find_dataset(before[0]), **changes)
+        values = [*values, *(getattr(protocol, field) for protocol in before)]
+    else:
+        base = from_preset(preset or "quick", dataset=dataset, **changes)
+    folder = pathlib.Path(output or pathlib.Path("runs") / f"{base.name}_{field}")
+    found = [
+        change_protocol(base, **{field: value}) for value in sorted({*(values or default(base))})
+    ]
+    return Plan(
+        folder, tuple(Run(one, folder / f"{field}-{getattr(one, field):g}") for one in found)
+    )
+
+
+def _read_grid(path: pathlib.Path, field: str, changes: dict[str, Any]) -> list[Protocol]:
+    """The protocols of the runs that a folder of `plan_grid` holds."""
+    paths = [path] if RunFolder.is_run_folder(path) else RunFolder.find_in(path)
+    if not paths and path.is_dir() and files.holds_anything(path):
+        raise ValueError(f"{path} is not empty and holds no search. Choose another folder.")
+    found = [RunFolder(one).protocol for one in paths]
+    for one in found:
+        if one.evaluated_on != changes["evaluated_on"]:
+            raise ValueError(
+                f"{path} holds runs that were evaluated on the {one.evaluated_on} split, not on "
+                f"the {changes['evaluated_on']} split. Choose another output folder."
+            )
+    if not all(one.name.startswith(f"{field}-") for one in paths):
+        raise ValueError(
+            f"{path} holds other runs than those of one `{field}` each. Choose another output "
+            "folder."
+        )
+    return found
+
+
 def _plan_several(
     output: pathlib.Path | None,
     preset: str | None,
@@ -119,7 +185,8 @@ def _plan_run(
         before = RunFolder(path).protocol
         if before.evaluated_on != "test":
             raise ValueError(
-                f"{path} belongs to a search for α, on the validation split: see `hr-keras alpha`."
+                f"{path} belongs to a search on the validation split: see `hr-keras alpha` and "
+                "`hr-keras tune`."
             )
         protocol = change_protocol(before, dataset=dataset or find_dataset(before), **changes)
     else:

@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import json
-import math
 import os
 import pathlib
 from typing import Any, Literal, get_args
@@ -22,6 +21,8 @@ from hr_keras.experiments.methods import check_methods
 from hr_keras.experiments.protocol_checks import (
     check_attack_sizes,
     check_label_noise,
+    check_learning_rate,
+    check_learning_rates,
     check_schedule,
 )
 
@@ -43,10 +44,11 @@ _PAPER_DATASETS = {"mnist": "MNIST", "mnist10k": "MNIST", "cifar10": "CIFAR-10",
 PAPER_PRESETS = {"MNIST": "paper-mnist", "CIFAR-10": "paper-cifar10", "SVHN": "paper-svhn"}
 
 # What may change in a run folder: it does not determine how one model is trained.
-MAY_CHANGE = ("realizations", "methods", "data_label")
+# (The rate of a method that has trained may not; `RunFolder.create` sees to it.)
+MAY_CHANGE = ("realizations", "methods", "data_label", "learning_rates")
 
 # Saved results are older than these. Where they change nothing they are not written either.
-_LATER: dict[str, Any] = {"label_noise": 0.0}
+LATER: dict[str, Any] = {"label_noise": 0.0, "learning_rates": ()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,6 +88,8 @@ class Protocol:
         train_steps: Steps of that attack (`fgsm_rs` makes one).
         label_noise: Share of the labels of the training and of the validation split that are
             replaced by another class, drawn by the seed. Test labels stay as they are.
+        learning_rates: Pairs `(method, learning rate)` of methods with a learning rate of their
+            own in place of `learning_rate`. This may grow in a run folder.
 
     Raises:
         ValueError: For a value out of range.
@@ -114,18 +118,19 @@ class Protocol:
     train_epsilon: float = 0.1
     train_steps: int = 7
     label_noise: float = 0.0
+    learning_rates: tuple[tuple[str, float], ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "epsilons", check_attack_sizes(self.epsilons))
         object.__setattr__(self, "schedule", check_schedule(self.schedule))
         object.__setattr__(self, "methods", check_methods(self.methods))
         object.__setattr__(self, "label_noise", check_label_noise(self.label_noise))
+        object.__setattr__(self, "learning_rates", check_learning_rates(self.learning_rates))
         check_alpha(self.alpha)
         check_epsilon(self.train_epsilon)
         for name in ("epochs", "batch_size", "attack_every", "realizations", "train_steps"):
             check_count(name, getattr(self, name))
-        if not 0 < self.learning_rate < math.inf:
-            raise ValueError(f"`learning_rate` must be > 0. Received: {self.learning_rate}")
+        check_learning_rate(self.learning_rate)
         if not 0 <= self.seed < 2**31:
             raise ValueError(f"`seed` must be at least 0 and below 2³¹. Received: {self.seed}")
         if not 0 < self.validation < 1:
@@ -170,6 +175,10 @@ class Protocol:
         """The sizes of FGSM that are greater than 0."""
         return tuple(epsilon for epsilon in self.epsilons if epsilon > 0)
 
+    def find_learning_rate(self, method: str) -> float:
+        """Returns the learning rate at the start of a method: its own, or that of all."""
+        return dict(self.learning_rates).get(method, self.learning_rate)
+
     def differences(self, other: "Protocol") -> list[str]:
         """Returns the names of the values that differ.
 
@@ -179,9 +188,9 @@ class Protocol:
         return [name for name in names if getattr(self, name) != getattr(other, name)]
 
     def to_json(self) -> str:
-        """Returns the protocol as a JSON text, without values of `_LATER` that change nothing."""
+        """Returns the protocol as a JSON text, without values of `LATER` that change nothing."""
         values = dataclasses.asdict(self)
-        for name, usual in _LATER.items():
+        for name, usual in LATER.items():
             if values[name] == usual:
                 del values[name]
         return json.dumps(values, indent=2) + "\n"
@@ -196,7 +205,7 @@ class Protocol:
         try:
             values = json.loads(text)
             if isinstance(values, dict):
-                values = _LATER | values
+                values = LATER | values
             protocol: Protocol = decode(cls, values, "it")
             check_choice("preset", protocol.preset, PRESETS)
         except ValueError as error:
@@ -270,12 +279,15 @@ def change_protocol(protocol: Protocol, **changes: Any) -> Protocol:
     Args:
         protocol: A `Protocol`.
         changes: Arguments of `Protocol`; `None` keeps a value. The content of a data set that
-            is a file is read again.
+            is a file is read again. `learning_rates` are added to those that there are.
 
     Raises:
         ValueError: For a value out of range, an unknown data set or a file that is missing.
     """
     changes = {key: value for key, value in changes.items() if value is not None}
+    if "learning_rates" in changes:
+        rates = dict(protocol.learning_rates) | dict(changes["learning_rates"])
+        changes["learning_rates"] = tuple(rates.items())
     if "dataset" in changes:
         changes = _find_dataset(protocol, datasets.check_name(changes["dataset"])) | changes
         changes["dataset"] = os.path.normpath(changes["dataset"])

@@ -5,6 +5,8 @@ import math
 import numbers
 from typing import Any
 
+from hr_keras.experiments.methods import get_method
+
 
 def check_attack_sizes(epsilons: Any) -> tuple[float, ...]:
     """Returns sizes of attacks as floats; a ValueError unless all are ≥ 0 and differ."""
@@ -37,3 +39,18 @@ def check_label_noise(share: Any) -> float:
     if not (isinstance(share, numbers.Real) and 0 <= float(share) < 1):
         raise ValueError(f"`label_noise` must be in [0, 1). Received: {share!r}")
     return float(share)
+
+
+def check_learning_rate(rate: Any) -> float:
+    """Returns a learning rate as a float; a ValueError unless it is finite and above 0."""
+    if not (isinstance(rate, numbers.Real) and 0 < float(rate) < math.inf):
+        raise ValueError(f"`learning_rate` must be > 0. Received: {rate!r}")
+    return float(rate)
+
+
+def check_learning_rates(rates: Any) -> tuple[tuple[str, float], ...]:
+    """Returns pairs (method, learning rate); a ValueError for unknown methods or one twice."""
+    pairs = tuple((get_method(method).name, check_learning_rate(rate)) for method, rate in rates)
+    if len(dict(pairs)) < len(pairs):
+        raise ValueError(f"`learning_rates` must hold no method twice. Received: {rates!r}")
+    return pairs

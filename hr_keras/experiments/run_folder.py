@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from hr_keras._core import files
+from hr_keras.experiments.methods import METHODS
 from hr_keras.experiments.protocol import Protocol
 from hr_keras.experiments.result import (
     Accuracy,
@@ -63,8 +64,9 @@ class RunFolder:
     def create(cls, path: str | pathlib.Path, protocol: Protocol) -> "RunFolder":
         """Makes `path` a run folder of `protocol`, or opens it if it is one.
 
-        Realizations, methods and `data_label` may change; everything else must be equal. Without
-        a `data_label` that of the folder is kept.
+        Realizations, methods, `data_label`, and the learning rates of methods that have not
+        trained here may change; everything else must be equal. Without a `data_label` that of the
+        folder is kept.
 
         Args:
             path: A run folder of this protocol, an empty folder, or one that does not exist.
@@ -266,6 +268,13 @@ def _check_same(path: pathlib.Path, before: Protocol, now: Protocol) -> None:
     changes = [
         f"{name}={getattr(before, name)!r} in it, {getattr(now, name)!r} now"
         for name in before.differences(now)
+    ]
+    changes += [
+        f"{name} trained with learning rate {before.find_learning_rate(name):g}, "
+        f"{now.find_learning_rate(name):g} now"
+        for name in METHODS
+        if before.find_learning_rate(name) != now.find_learning_rate(name)
+        and list(path.glob(f"realization-*-{name}.*"))
     ]
     if changes:
         raise ValueError(

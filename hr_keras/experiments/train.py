@@ -172,15 +172,25 @@ def train_trial(
     checkpoint = Checkpoint(
         folder.checkpoint_path(method, realization), protocol, method, seed, report, writes=chief
     )
-    model = train_model(protocol, method, seed, data, checkpoint)
+    twin = get_method(method).trains_as
+    if training.from_chief(_is_trained(folder, twin, method, realization), strategy):
+        model = measure.load_trained_model(folder, twin, realization)
+        model = get_method(method).finish_model(model, protocol)
+        history = folder.read_result(twin, realization).history
+        report(protocol.epochs)
+    else:
+        model = train_model(protocol, method, seed, data, checkpoint)
+        history = _collect_history(checkpoint.epochs)
     if not chief:
         return None
-    _check_finite(model, protocol, folder.result_path(method, realization).stem)
+    if protocol.evaluated_on == "test":  # in a search, other values may do better
+        rate = protocol.find_learning_rate(method)
+        _check_finite(model, rate, folder.result_path(method, realization).stem)
     result = Result(
         method=method,
         realization=realization,
         seed=seed,
-        history=_collect_history(checkpoint.epochs),
+        history=history,
         accuracies=measure.measure_fgsm(protocol, model, getattr(data, protocol.evaluated_on)),
         **_measure_on_test(protocol, model, data),
         seconds=round(checkpoint.seconds + time.perf_counter() - started, 1),
@@ -193,6 +203,17 @@ def train_trial(
     return result
 
 
+def _is_trained(folder: RunFolder, twin: str, method: str, realization: int) -> bool:
+    """Whether the model of another method is this one's too, before it is finished."""
+    rate = folder.protocol.find_learning_rate
+    return (
+        bool(twin)
+        and rate(twin) == rate(method)
+        and folder.has_result(twin, realization)
+        and folder.model_path(twin, realization).exists()
+    )
+
+
 def _measure_on_test(protocol: Protocol, model: keras.Model, data: Dataset) -> dict[str, Any]:
     if protocol.evaluated_on != "test":
         return {"confusions": (), "error_terms": ()}
@@ -203,11 +224,11 @@ def _measure_on_test(protocol: Protocol, model: keras.Model, data: Dataset) -> d
     }
 
 
-def _check_finite(model: keras.Model, protocol: Protocol, name: str) -> None:
+def _check_finite(model: keras.Model, learning_rate: float, name: str) -> None:
     if not all(np.isfinite(weights).all() for weights in model.get_weights()):
         raise ValueError(
             f"{name}: training has diverged, its weights are not finite. Choose a learning rate "
-            f"lower than {protocol.learning_rate:g}, and another output folder."
+            f"lower than {learning_rate:g}, and another output folder."
         )
 
 
@@ -215,6 +236,6 @@ def _collect_history(epochs: list[dict[str, float]]) -> dict[str, list[float | N
     """A value that is not a number, on an epoch without attack, becomes None."""
     keys = dict.fromkeys(key for logs in epochs for key in logs)
     return {
-        key: [value if math.isfinite(value := logs[key]) else None for logs in epochs]
+        key: [value if math.isfinite(value := logs.get(key, math.nan)) else None for logs in epochs]
         for key in keys
     }

@@ -91,7 +91,7 @@ def test_training_resumes_with_the_same_versions_only(linear, tmp_path, monkeypa
         ({"method": "hr"}, "method 'ce', now 'hr'"),
         ({"seed": 1}, "seed 0, now 1"),
         ({"protocol": dataclasses.replace(PROTOCOL, alpha=2.0)}, "alpha 1.6, now 2.0"),
-        ({"protocol": dataclasses.replace(PROTOCOL, label_noise=0.2)}, "label_noise None, now 0.2"),
+        ({"protocol": dataclasses.replace(PROTOCOL, label_noise=0.2)}, "label_noise 0.0"),
         ({"protocol": dataclasses.replace(PROTOCOL, epochs=99)}, "epochs 15, now 99"),
     ],
 )

@@ -40,6 +40,7 @@ EXPECTED = {
     "gce": (losses.GeneralizedCrossEntropy, {"order": 0.7}),
     "rce": (losses.ReverseCrossEntropy, {}),
     "ce_scaled": (keras.losses.SparseCategoricalCrossentropy, {}),
+    "ce_step": (keras.losses.SparseCategoricalCrossentropy, {}),
 } | {
     f"{name}{inside}": (kind, arguments)
     for name in ("fgsm_rs", "pgd_at", "trades")

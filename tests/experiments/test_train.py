@@ -1,6 +1,7 @@
 import dataclasses
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -62,6 +63,28 @@ def test_results_are_files_and_a_second_run_only_reads_them(run):
     for result in results:
         assert {"keras", "tensorflow", "hr_keras"} <= result.versions.keys()
         assert result.seconds > 0
+        assert len(result.history["gradient_norm_hr"]) == 3
+
+
+def test_a_model_that_trains_as_another_one_is_not_trained_again(run, tmp_path, monkeypatch):
+    """With another learning rate it is."""
+
+    def no_training(*_):
+        raise AssertionError("trained")
+
+    shutil.copytree(run[0].path, tmp_path / "run")
+    methods = (*run[0].protocol.methods, "ce_scaled", "ce_step")
+    more = dataclasses.replace(
+        run[0].protocol, methods=methods, learning_rates=(("ce_step", 0.02),)
+    )
+    folder = RunFolder.create(tmp_path / "run", more)
+    monkeypatch.setattr(train, "train_model", no_training)
+    result, ce = train_trial(folder, "ce_scaled", 0), folder.read_result("ce", 0)
+    assert result.history == ce.history
+    assert result.accuracies[0] == ce.accuracies[0]
+    assert result.confidence.median_logit_gap == pytest.approx(16 * ce.confidence.median_logit_gap)
+    with pytest.raises(AssertionError, match="trained"):
+        train_trial(folder, "ce_step", 0)
 
 
 def test_the_numbers_are_those_of_the_saved_models(run, small_npz):

@@ -9,8 +9,7 @@ import pandas as pd
 
 from hr_keras._core import files
 from hr_keras._core.rendering import format_estimate, new_figure, render_figure
-from hr_keras.experiments.plan import Plan, Run, find_dataset
-from hr_keras.experiments.protocol import Protocol, change_protocol, from_preset
+from hr_keras.experiments.plan import Plan, plan_grid
 from hr_keras.experiments.results.tables import (
     check_epsilon,
     describe_dataset,
@@ -55,35 +54,8 @@ def plan_search(
         ValueError: For an α that is not greater than 1 or given twice, several data sets, and
             a folder that holds something else.
     """
-    if len(datasets) > 1:
-        raise ValueError(f"A search takes one data set. Received: {', '.join(datasets)}")
-    if len(set(alphas)) < len(alphas):
-        raise ValueError(f"The α of a grid must differ. Received: {', '.join(map(str, alphas))}")
-    (dataset,) = datasets or (None,)
     changes |= {"evaluated_on": "validation", "methods": METHODS}
-    before = [] if output is None else _read_search(pathlib.Path(output))
-    if before and preset is None:
-        base = change_protocol(before[0], dataset=dataset or find_dataset(before[0]), **changes)
-        alphas = [*alphas, *(protocol.alpha for protocol in before)]
-    else:
-        base = from_preset(preset or "quick", dataset=dataset, **changes)
-    folder = pathlib.Path(output or pathlib.Path("runs") / f"{base.name}_search")
-    protocols = [change_protocol(base, alpha=alpha) for alpha in sorted({*(alphas or GRID)})]
-    return Plan(folder, tuple(Run(one, folder / f"alpha-{one.alpha:g}") for one in protocols))
-
-
-def _read_search(path: pathlib.Path) -> list[Protocol]:
-    """The protocols of a search that a folder holds."""
-    paths = [path] if RunFolder.is_run_folder(path) else RunFolder.find_in(path)
-    if not paths and path.is_dir() and files.holds_anything(path):
-        raise ValueError(f"{path} is not empty and holds no search. Choose another folder.")
-    found = [RunFolder(one).protocol for one in paths]
-    if any(protocol.evaluated_on != "validation" for protocol in found):
-        raise ValueError(
-            f"{path} holds runs that were evaluated on the test split, not a search for α. "
-            "Choose another output folder."
-        )
-    return found
+    return plan_grid("alpha", alphas, lambda _: GRID, output, preset, datasets, **changes)
 
 
 def rows(folders: list[RunFolder], epsilon: float = 0.1) -> pd.DataFrame:

@@ -65,18 +65,33 @@ def rows(
     Raises:
         ValueError: For an accuracy out of range.
     """
-    check_accuracies(accuracies)
     baseline = choose_baseline(folder.protocol, baseline)
+    accuracies = choose_accuracies(folder, accuracies)
     histories = folder.histories()
     history = histories[histories["metric"] == "val_accuracy"]
-    runs = ["method", "realization"]
-    if not accuracies:
-        common = history.groupby(runs)["value"].max().min()
-        accuracies = [math.floor(1000 * share * common) / 1000 for share in SHARES]
     return pd.concat(
         [_count_epochs(folder, history, accuracy, baseline) for accuracy in accuracies],
         ignore_index=True,
     )
+
+
+def choose_accuracies(folder: RunFolder, accuracies: Sequence[float] = ()) -> Sequence[float]:
+    """Returns the accuracies; by default `SHARES` of what every run of the folder reaches.
+
+    Args:
+        folder: A run folder.
+        accuracies: Validation accuracies, each in (0, 1], or none.
+
+    Raises:
+        ValueError: For an accuracy out of range.
+    """
+    check_accuracies(accuracies)
+    if accuracies:
+        return accuracies
+    histories = folder.histories()
+    history = histories[histories["metric"] == "val_accuracy"]
+    common = history.groupby(["method", "realization"])["value"].max().min()
+    return [math.floor(1000 * share * common) / 1000 for share in SHARES]
 
 
 def _count_epochs(
@@ -182,7 +197,7 @@ def find_curves(folder: RunFolder) -> pd.DataFrame:
     histories = folder.histories().dropna(subset="value")
     names = {"val_accuracy": ("none", 0.0)}
     for through in ROUTE_LABELS:
-        names |= {key: (through, epsilon) for epsilon, key in _find_attacked(histories, through)}
+        names |= {key: (through, epsilon) for epsilon, key in find_attacked(histories, through)}
     histories = histories[histories["metric"].isin(names)]
     histories = histories.assign(
         through=[names[key][0] for key in histories["metric"]],
@@ -194,8 +209,13 @@ def find_curves(folder: RunFolder) -> pd.DataFrame:
     return found.rename(columns=columns).reset_index()
 
 
-def _find_attacked(histories: pd.DataFrame, through: str) -> list[tuple[float, str]]:
-    """(ε, metric) of the validation accuracies under FGSM with CE, by ε."""
+def find_attacked(histories: pd.DataFrame, through: str) -> list[tuple[float, str]]:
+    """Returns (ε, metric) of the validation accuracies under FGSM with CE, by ε.
+
+    Args:
+        histories: From `RunFolder.histories`.
+        through: Route of the attack.
+    """
     return sorted(
         (float(key.removeprefix(_PREFIXES[through]).removesuffix("_accuracy")), key)
         for key in histories["metric"].unique()
@@ -206,7 +226,7 @@ def _find_attacked(histories: pd.DataFrame, through: str) -> list[tuple[float, s
 def _draw_accuracies(
     axes: "Axes", folder: RunFolder, histories: pd.DataFrame, through: str
 ) -> None:
-    attacked = _find_attacked(histories, through)
+    attacked = find_attacked(histories, through)
     for method in folder.protocol.methods:
         chosen = histories[histories["method"] == method]
         for style, (epsilon, key) in zip(_STYLES, [(0.0, "val_accuracy"), *attacked], strict=False):

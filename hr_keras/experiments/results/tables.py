@@ -52,7 +52,9 @@ def describe_dataset(folder: RunFolder) -> str:
     return plain_text(folder.protocol.data_name)
 
 
-def describe_protocol(protocol: Protocol, with_alpha: bool = True) -> str:
+def describe_protocol(
+    protocol: Protocol, with_alpha: bool = True, with_rate: bool = True, with_noise: bool = True
+) -> str:
     """Returns the protocol in a line."""
     optimizer = {"sgd": "SGD", "adam": "Adam"}[protocol.optimizer]
     schedule = ", ".join(f"×{factor:g} from {epoch}" for epoch, factor in protocol.schedule)
@@ -63,13 +65,20 @@ def describe_protocol(protocol: Protocol, with_alpha: bool = True) -> str:
             f"{protocol.train_steps} steps (FGSM-RS: one), "
         )
     return (
-        f"{protocol.model}, {optimizer} {protocol.learning_rate:g}"
+        f"{protocol.model}, {optimizer}{f' {_describe_rates(protocol)}' if with_rate else ''}"
         f"{f' ({schedule})' if schedule else ''}, {protocol.epochs} epochs, "
         f"batch {protocol.batch_size}, {'mean image subtracted, ' if protocol.mean_image else ''}"
         f"{adversarial}{f'α = {protocol.alpha:g}, ' if with_alpha else ''}"
-        f"{_describe_noise(protocol)}seed {protocol.seed}, "
+        f"{_describe_noise(protocol) if with_noise else ''}seed {protocol.seed}, "
         f"preset `{protocol.preset}`."
     )
+
+
+def _describe_rates(protocol: Protocol) -> str:
+    rates = {name: protocol.find_learning_rate(name) for name in protocol.methods}
+    if set(rates.values()) <= {protocol.learning_rate}:
+        return f"{protocol.learning_rate:g}"
+    return ", ".join(f"{rate:.3g} for {label_method(name)}" for name, rate in rates.items())
 
 
 def _describe_noise(protocol: Protocol) -> str:
