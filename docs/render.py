@@ -1,4 +1,4 @@
-"""Writes README.md and two pages of docs: every number in them comes from saved results.
+"""Writes README.md and pages of docs/ from docs/templates: every number is of saved results.
 
 `python docs/render.py` writes the pages, `--check` only compares them.
 """
@@ -26,6 +26,7 @@ PAGES = {
     "README.md": ROOT / "README.md",
     "reproduction.md": ROOT / "docs" / "reproduction.md",
     "is_it_the_loss.md": ROOT / "docs" / "is_it_the_loss.md",
+    "adversarial_training.md": ROOT / "docs" / "adversarial_training.md",
 }
 FOLDERS = {
     "mnist": "results/mnist/paper",
@@ -37,6 +38,12 @@ FOLDERS = {
     "fashion": "results/fashion_mnist/methods",
 }
 NOT_MEASURED = "not measured yet"
+ADVERSARIAL = {
+    "10,000 digits of MNIST, ε = 0.3": "results/mnist10k/adversarial/epsilon-0.3",
+    "10,000 digits of MNIST, ε = 0.1": "results/mnist10k/adversarial/epsilon-0.1",
+    "All of MNIST, ε = 0.3": "results/mnist/adversarial",
+    "CIFAR-10, JPEG-recompressed, ResNet-8, ε = 8/255": "results/cifar10/adversarial",
+}
 # `results/train_on_gpu.py` trained so many epochs of these folders, `hr-keras table` the rest.
 GPU_EPOCHS = {"mnist": 934}
 
@@ -111,6 +118,39 @@ def norm(folder, method, through):
     return format_estimate(*found.loc[(method, through), ["mean", "standard_error"]])
 
 
+def robustness(folder):
+    """Tables of a folder of adversarial training: its methods, and HR − CE inside each of them."""
+    if not RunFolder.is_run_folder(ROOT / folder):
+        return "Not measured yet."
+    protocol = RunFolder(ROOT / folder).protocol
+    columns = (("none", "none", 0.0), ("standard", "logits", protocol.train_epsilon))
+    clean, attacked = (find_accuracies(folder, *column) for column in columns)
+    if attacked.empty:
+        return "Not measured yet."
+    examples = attacked["examples"].iloc[0]
+    lines = [describe_protocol(protocol), "",
+             f"| trained with | clean images | under `standard`, {examples} images |",
+             "|---|---|---|"]  # fmt: skip
+    for method in attacked.index:
+        cells = [
+            format_estimate(found["mean"][method], found["standard_error"][method])
+            for found in (clean, attacked)
+        ]
+        lines.append(f"| {label_method(method)} | {' | '.join(cells)} |")
+    lines += ["", "| inside | HR − CE, clean images | HR − CE under `standard` | HR better? |",
+              "|---|---|---|---|"]  # fmt: skip
+    for inner in attacked.index:
+        with_hr = "hr" if inner == "ce" else f"{inner}_hr"
+        if with_hr not in attacked.index:
+            continue
+        differences = accuracy_table.differences(RunFolder(ROOT / folder), inner)
+        pair = [_find(differences, *column, None).loc[with_hr] for column in columns]
+        cells = [format_interval(one["mean"], one["low"], one["high"]) for one in pair]
+        better = pair[1]["better"] if protocol.realizations > 1 else "one pair: undecided"
+        lines.append(f"| {label_method(inner)} | {' | '.join(cells)} | {better} |")
+    return "\n".join(lines)
+
+
 def include(folder, name):
     """A page of a run folder, its headings three levels deeper."""
     if not is_measured(folder, name):
@@ -180,14 +220,17 @@ def render(name):
         keep_trailing_newline=True,
         autoescape=False,  # Markdown from our own templates and results
     )
-    functions = (row, difference, verdict, zero_share, convergence_accuracy, epochs_to_reach,
-                 norm, include, is_measured, picture, sort_methods, compare_to_ce, gradient_ratio,
-                 describe_models)  # fmt: skip
+    functions = (
+        row, difference, verdict, zero_share, convergence_accuracy, epochs_to_reach, norm, include,
+        is_measured, picture, sort_methods, compare_to_ce, gradient_ratio, describe_models,
+        robustness,
+    )  # fmt: skip
     environment.globals |= {function.__name__: function for function in functions}
     environment.globals |= {
         "epochs": lambda folder: RunFolder(ROOT / folder).protocol.epochs,
         "realizations": lambda folder: RunFolder(ROOT / folder).protocol.realizations,
         "gpu_epochs": GPU_EPOCHS,
+        "adversarial": ADVERSARIAL,
         "routes": ROUTE_LABELS,
         "larger_step": label_method("ce_step"),
         **FOLDERS,
