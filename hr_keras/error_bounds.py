@@ -1,12 +1,10 @@
 """Bounds on the misclassification probability from the terms of the HR loss."""
 
-import functools
-import math
 from typing import Any
 
-import numpy as np
 from keras import ops
 
+from hr_keras._core import proposition
 from hr_keras._core.checks import check_alpha, check_number
 from hr_keras._core.loss_inputs import to_float
 
@@ -47,10 +45,7 @@ def upper_bound(entropy: Any, divergence: Any, alpha: float) -> Any:
     alpha = check_alpha(alpha)
     entropy = to_float("entropy", entropy)
     divergence = ops.cast(to_float("divergence", divergence), entropy.dtype)
-    share = -ops.expm1(-entropy)
-    # Not exp of a log: 1 − e^(−H) may be 0.
-    exponent = (alpha - 1.0) / alpha
-    return ops.minimum(share**exponent * ops.exp(exponent * divergence), 1.0)
+    return proposition.upper_bound(ops, entropy, divergence, alpha)
 
 
 def surrogate_bound(risk: Any, alpha: float) -> Any:
@@ -84,8 +79,7 @@ def surrogate_bound(risk: Any, alpha: float) -> Any:
     ```
     """
     alpha = check_alpha(alpha)
-    exponent = (alpha - 1.0) / alpha
-    return ops.minimum(ops.exp(exponent * (to_float("risk", risk) - 1.0)), 1.0)
+    return proposition.surrogate_bound(ops, to_float("risk", risk), alpha)
 
 
 def lower_bound(entropy: Any, reversed_divergence: Any, alpha: float, num_classes: int) -> Any:
@@ -125,11 +119,11 @@ def lower_bound(entropy: Any, reversed_divergence: Any, alpha: float, num_classe
     ```
     """
     alpha = check_number("alpha", alpha, above=2)
-    exponent = beta(num_classes) * (alpha - 1.0) / (alpha - 2.0)
+    constant = beta(num_classes)
     entropy = to_float("entropy", entropy)
     reversed_divergence = to_float("reversed_divergence", reversed_divergence)
     reversed_divergence = ops.cast(reversed_divergence, entropy.dtype)
-    return (-ops.expm1(-entropy)) ** exponent * ops.exp(-reversed_divergence)
+    return proposition.lower_bound(ops, entropy, reversed_divergence, alpha, constant)
 
 
 def beta(num_classes: int) -> float:
@@ -159,37 +153,4 @@ def beta(num_classes: int) -> float:
     assert round(error_bounds.beta(10), 2) == 4.07
     ```
     """
-    return _beta(check_number("num_classes", num_classes, least=2))
-
-
-@functools.cache
-def _beta(num_classes: float) -> float:
-    lowest, highest = math.log(1e-300), math.log(_largest_uncertainty(num_classes))
-    for _ in range(4):  # each grid is finer, around the largest ratio
-        grid = np.linspace(lowest, highest, 10_001)
-        ratios = _ratio(grid, num_classes)
-        best = int(np.argmax(ratios))
-        lowest, highest = grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)]
-    return float(ratios[best])
-
-
-def _ratio(log_p: np.ndarray, num_classes: float) -> np.ndarray:
-    """log P / log(1 − e^(−g(P))): β is at least this at h = g(P)."""
-    return log_p / np.log(-np.expm1(-_fano(np.exp(log_p), num_classes)))
-
-
-def _fano(p: Any, num_classes: float) -> Any:
-    """g(P) = h_b(P) + P·log M."""
-    return -p * np.log(p) - (1.0 - p) * np.log1p(-p) + p * math.log(num_classes)
-
-
-def _largest_uncertainty(num_classes: float) -> float:
-    """g⁻¹(log M), by bisection: g increases on [0, 1 − 1/M]."""
-    low, high = 0.0, 1.0 - 1.0 / num_classes
-    for _ in range(100):
-        middle = (low + high) / 2
-        if _fano(middle, num_classes) < math.log(num_classes):
-            low = middle
-        else:
-            high = middle
-    return low
+    return proposition.beta(check_number("num_classes", num_classes, least=2))

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from hr_keras import error_bounds
+from hr_keras._core import proposition
 from hr_keras._core.rendering import new_figure, render_figure
 from hr_keras.experiments.methods import get_method
 from hr_keras.experiments.results.convergence import draw_curve
@@ -35,16 +35,13 @@ def rows(folder: RunFolder) -> pd.DataFrame:
     α has a smaller bound on this split).
     """
     terms = _join_terms(folder, "divergence")
-    entropy, alpha = terms["entropy"].to_numpy(), terms["alpha"].to_numpy()
-    bound, surrogate = (
-        np.array([float(value) for value in values])
-        for values in (
-            map(error_bounds.upper_bound, entropy, terms["divergence"].to_numpy(), alpha),
-            map(error_bounds.surrogate_bound, entropy + terms["divergence"].to_numpy(), alpha),
-        )
-    )
-    terms = terms.assign(bound=bound, surrogate=surrogate)
+    entropy, divergence, alpha = terms[["entropy", "divergence", "alpha"]].to_numpy().T
+    with np.errstate(over="ignore"):  # a bound is at most 1
+        terms["bound"] = proposition.upper_bound(np, entropy, divergence, alpha)
+        terms["surrogate"] = proposition.surrogate_bound(np, entropy + divergence, alpha)
     terms["holds"] = terms["error"] <= terms[["bound", "surrogate"]].min(axis=1)
+    for column in ("bound", "surrogate"):
+        terms[column] = terms[column].map(_round)
     columns = ["error", "uncertainty", "entropy", "divergence", "bound", "surrogate"]
     found = _average(terms, columns)
     smallest = found.groupby(["method", "split"])["bound"].transform("idxmin")
@@ -60,15 +57,20 @@ def lower_rows(folder: RunFolder) -> pd.DataFrame:
     realizations, holds, label_smoothing, beta.
     """
     terms = _join_terms(folder, "reversed_divergence")
-    terms["bound"] = [
-        float(error_bounds.lower_bound(*values))
-        for values in terms[["entropy", "reversed_divergence", "alpha", "classes"]].to_numpy()
-    ]
+    entropy, divergence, alpha = terms[["entropy", "reversed_divergence", "alpha"]].to_numpy().T
+    constants = terms["classes"].map(proposition.beta).to_numpy()
+    terms["bound"] = proposition.lower_bound(np, entropy, divergence, alpha, constants)
     terms["holds"] = terms["smoothed_error"] >= terms["bound"]
+    terms["bound"] = terms["bound"].map(_round)
     found = _average(terms, ["smoothed_error", "bound"])
     largest = found.loc[found.groupby(["method", "split"], sort=False)["bound"].idxmax()]
     classes, smoothing = int(terms["classes"].iloc[0]), terms["label_smoothing"].iloc[0]
-    return largest.assign(label_smoothing=smoothing, beta=error_bounds.beta(classes))
+    return largest.assign(label_smoothing=smoothing, beta=proposition.beta(classes))
+
+
+def _round(value: float) -> float:
+    """12 digits: the last bits of exp differ from processor to processor."""
+    return float(f"{value:.12g}")
 
 
 def _join_terms(folder: RunFolder, quantity: str) -> pd.DataFrame:
