@@ -28,8 +28,9 @@ def make_schema(kind, definitions):
             definitions[kind.__name__] = _make_object(kind, definitions)
         return {"$ref": f"#/$defs/{kind.__name__}"}
     if origin in (types.UnionType, typing.Union):
-        (inner,) = (one for one in arguments if one is not type(None))
-        return {"anyOf": [make_schema(inner, definitions), {"type": "null"}]}
+        return {"anyOf": [make_schema(one, definitions) for one in arguments]}
+    if kind is type(None):
+        return {"type": "null"}
     if origin is typing.Literal:
         return {"enum": list(arguments)}
     if origin is dict:
