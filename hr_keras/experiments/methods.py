@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     import keras
 
 
-def _keep_model(model: Any, protocol: Any) -> Any:
+def keep_model(model: Any, protocol: Any) -> Any:
+    """Returns the model: what a method does that neither wraps nor changes it."""
     return model
 
 
@@ -55,14 +56,14 @@ class Method:
     label: str
     colour: str
     make_loss: "Callable[[Any], keras.losses.Loss]"
-    wrap_model: "Callable[[keras.Model, Any], keras.Model]" = _keep_model
-    finish_model: "Callable[[keras.Model, Any], keras.Model]" = _keep_model
+    wrap_model: "Callable[[keras.Model, Any], keras.Model]" = keep_model
+    finish_model: "Callable[[keras.Model, Any], keras.Model]" = keep_model
     trains_as: str = ""
 
     @property
     def is_adversarial(self) -> bool:
         """Whether the model is wrapped, for the attack that `train_epsilon` is the size of."""
-        return self.wrap_model is not _keep_model
+        return self.wrap_model is not keep_model
 
 
 def _scale_logits(model: Any, protocol: Any) -> Any:

@@ -32,6 +32,7 @@ def test_a_model_is_taken_at_its_first_attacked_epoch_that_is_accurate_enough(tm
         ("hr", 0): make_history([0.5, 0.9, 0.7, 0.9], [0.1, none, 0.6, 0.7]),
         ("hr", 1): make_history([0.5, 0.9, 0.9, 0.9], [0.1, none, 0.5, 0.8]),
     }
+    histories["ce_scaled", 0] = histories["hr", 0]  # before its logits were multiplied
     results = [make_result(*key, history=history) for key, history in histories.items()]
     folder = make_folder(tmp_path, results)
     found = comparison.rows(folder, (0.8, 0.85))

@@ -11,6 +11,7 @@ from hr_keras._core.rendering import (
     format_interval,
     format_share,
 )
+from hr_keras.experiments.methods import get_method, keep_model
 from hr_keras.experiments.results.convergence import choose_accuracies, find_attacked
 from hr_keras.experiments.results.learning_rates import find_gradient_ratios
 from hr_keras.experiments.results.tables import (
@@ -27,12 +28,19 @@ from hr_keras.experiments.statistics import compare_methods, summarize_groups
 _KEYS = ["accuracy", "through", "epsilon"]
 
 
+def _read_histories(folder: RunFolder) -> pd.DataFrame:
+    """Without methods that change the model after training: their histories are of the others."""
+    histories = folder.histories()
+    return histories[[get_method(name).finish_model is keep_model for name in histories["method"]]]
+
+
 def rows(
     folder: RunFolder, accuracies: Sequence[float] = (), baseline: str | None = None
 ) -> pd.DataFrame:
     """Returns validation accuracy under FGSM with CE at equal validation accuracy without attack.
 
     Each model is taken at its first attacked epoch whose clean accuracy is at least `accuracy`.
+    Methods that change the model after training, such as `ce_scaled`, are left out.
 
     Columns: dataset, accuracy, method, through, epsilon, mean, standard_error, low, high,
     realizations (that reach it), epoch (mean), clean (mean), difference (to the baseline, in pairs
@@ -63,7 +71,7 @@ def rows(
 
 def _find_first(folder: RunFolder, accuracy: float) -> pd.DataFrame:
     """A row for each model that reaches the accuracy, route and ε."""
-    histories = folder.histories()
+    histories = _read_histories(folder)
     runs = ["dataset", "method", "realization", "epoch"]
     clean = histories[histories["metric"] == "val_accuracy"].set_index(runs)["value"]
     parts = []
@@ -88,7 +96,7 @@ def gradient_rows(folder: RunFolder) -> pd.DataFrame:
     Args:
         folder: A run folder.
     """
-    ratios = find_gradient_ratios(folder)
+    ratios = find_gradient_ratios(_read_histories(folder))
     runs = ["method", "realization"]
     means = ratios.sort_values("epoch").groupby(runs, sort=False)["log_ratio"]
     parts = {"first": means.first(), "all": means.mean(), "last": means.last()}

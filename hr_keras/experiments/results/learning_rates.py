@@ -92,19 +92,18 @@ def _summarize(folder: RunFolder) -> pd.DataFrame:
     clean = accuracies[accuracies["attack"] == "none"]
     found = summarize_groups(clean, ["dataset", "method"], "accuracy")
     found.insert(2, "learning_rate", folder.protocol.learning_rate)
-    ratios = find_gradient_ratios(folder).groupby("method")["log_ratio"].mean()
+    ratios = find_gradient_ratios(folder.histories()).groupby("method")["log_ratio"].mean()
     return found.assign(gradient_ratio=np.exp(found["method"].map(ratios).astype(float)))
 
 
-def find_gradient_ratios(folder: RunFolder) -> pd.DataFrame:
+def find_gradient_ratios(histories: pd.DataFrame) -> pd.DataFrame:
     """Returns log(‖∂HR‖/‖∂CE‖) at the same weights, a row for each model and measured epoch.
 
     Columns: method (that trained the weights), realization, epoch, log_ratio.
 
     Args:
-        folder: A run folder.
+        histories: From `RunFolder.histories`.
     """
-    histories = folder.histories()
     keys = ["method", "realization", "epoch"]
     norms = [
         histories[histories["metric"] == f"gradient_norm_{name}"].set_index(keys)["value"]
