@@ -141,8 +141,8 @@ METHODS: dict[str, Method] = {
             "ce_scaled", f"CE × {LOGIT_FACTOR:g}", "#BBBBBB", _make_cross_entropy,
             finish_model=_scale_logits, trains_as="ce",
         ),
-        # CE with the larger step of HR, if it is given such a learning rate.
-        Method("ce_step", "CE, larger step", "#CC3344", _make_cross_entropy, trains_as="ce"),
+        # CE with steps as large as those of HR, if it is given such a learning rate.
+        Method("ce_step", "CE with larger steps", "#CC3344", _make_cross_entropy, trains_as="ce"),
         # Adversarial training, with cross-entropy and with HR inside.
         Method("fgsm_rs", "FGSM-RS", "#7766FF", _make_cross_entropy, _FAST),
         Method("fgsm_rs_hr", "FGSM-RS, HR", "#0000FF", _make_hr, _FAST),
