@@ -175,7 +175,7 @@ def sort_methods(folder, attack, through, epsilon):
     """Which methods are above CE, which below, and which of neither can be said."""
     if not is_measured(folder):
         return NOT_MEASURED
-    found = _find(find_rows(accuracy_table.differences, folder), attack, through, epsilon)
+    found = _find(find_rows(accuracy_table.differences, folder), attack, through, epsilon, None)
     texts = []
     for better, words in (("yes", "above"), ("no", "below"), ("undecided", "undecided")):
         names = [label_method(name) for name in found.index[found["better"] == better]]
@@ -187,7 +187,7 @@ def compare_to_ce(folder, method, attack, through, epsilon):
     """Accuracy of a method − accuracy of CE, with its interval and what it says."""
     if not is_measured(folder) or method not in RunFolder(ROOT / folder).protocol.methods:
         return NOT_MEASURED
-    found = _find(find_rows(accuracy_table.differences, folder), attack, through, epsilon)
+    found = _find(find_rows(accuracy_table.differences, folder), attack, through, epsilon, None)
     one = found.loc[method]
     words = {"yes": "better", "no": "worse"}.get(one["better"], "undecided")
     return f"{words}: {format_interval(one['mean'], one['low'], one['high'], format_difference)}"

@@ -1,7 +1,7 @@
 import pathlib
 import runpy
 
-from saved_results import make_folder, make_result
+from saved_results import make_accuracies, make_folder, make_result
 
 from hr_keras.experiments.result import Accuracy
 
@@ -48,3 +48,23 @@ def test_the_page_says_whether_hr_helps_inside_adversarial_training(tmp_path):
     assert "| PGD-AT | +.000 [+.000, +.000] | +.055 [−.009, +.119] | undecided |" in text
     assert text.count("HR − CE") == 2
     assert "| CE | +.000 [" not in text  # it has no partner here
+
+
+def test_the_page_about_the_loss_says_which_methods_are_above_ce(tmp_path):
+    """In pairs: HR is above CE, Rényi below, GCE neither. Nothing is said before `table.md` is."""
+    page = runpy.run_path(str(ROOT / "docs" / "render.py"))
+    cell = (tmp_path, "fgsm_ce", "logits", 0.1)
+    values = {"ce": (0.5, 0.6), "hr": (0.7, 0.81), "renyi": (0.4, 0.49), "gce": (0.4, 0.8)}
+    results = [
+        make_result(method, k, make_accuracies(value))
+        for method, pair in values.items()
+        for k, value in enumerate(pair)
+    ]
+    folder = make_folder(tmp_path, results)
+    assert page["sort_methods"](*cell) == page["gradient_ratio"](tmp_path) == "not measured yet"
+    folder.write("table", md="# Complete")
+    assert page["sort_methods"](*cell) == "above: HR; below: Rényi; undecided: GCE"
+    found = page["compare_to_ce"](tmp_path, "hr", *cell[1:])
+    assert found.startswith("better: +.205 [+")
+    assert page["compare_to_ce"](tmp_path, "rce", *cell[1:]) == "not measured yet"
+    assert page["include"](tmp_path, "table.md") == "#### Complete"
