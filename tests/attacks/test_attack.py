@@ -13,7 +13,7 @@ from attack_cases import MODEL, images_and_labels, right
 from conftest import linear_model
 
 from hr_keras import evaluation
-from hr_keras._core.compiled import in_batches
+from hr_keras._core.compiled import Same, in_batches
 from hr_keras.attacks import FGSM, PGD, standard
 
 GOOD, LABELS = images_and_labels(4)
@@ -95,6 +95,25 @@ def test_a_replaced_head_is_never_attacked_through_the_old_one():
         fresh.set_weights(model.get_weights())
         expected = FGSM(0.1)(fresh, images, labels)
         np.testing.assert_array_equal(FGSM(0.1)(model, images, labels), expected)
+
+
+def test_a_key_is_not_that_of_a_later_object_at_the_same_address():
+    """Python gives the address of a freed object to the next of its size."""
+
+    class Thing:
+        pass
+
+    for _ in range(100):
+        thing = Thing()
+        key, address = Same(thing), id(thing)
+        assert key == Same(thing)
+        del thing
+        later = Thing()
+        if id(later) == address:
+            break
+    assert id(later) == address
+    assert hash(key) == hash(Same(later))
+    assert key != Same(later)
 
 
 class Wrapped(keras.layers.Layer):

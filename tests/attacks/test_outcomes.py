@@ -93,19 +93,21 @@ class BatchMean(keras.layers.Layer):
     """Adds what depends on the other images of the batch, as BatchNorm does while it trains."""
 
     def call(self, x):
-        return x - tf.reduce_mean(x, axis=0)
+        return x - 0.5 * tf.reduce_mean(x, axis=0)
 
 
 def test_success_that_depends_on_the_other_images_is_verified_in_other_batches():
     """The images returned are counted as the model sees them now, not as the attack saw them."""
     model = keras.Sequential([MODEL.layers[0], MODEL.layers[1], BatchMean()])
-    images, labels = right(40)
+    images, _ = right(40)
+    labels = np.asarray(model(images)).argmax(axis=-1)
     attack = PGD(0.1, n_iter=3)
     result = evaluation.robust_accuracy(model, images, labels, attack)
-    (rows,) = np.nonzero(result.correct)
-    adversarial = attack(model, images[rows], labels[rows])
+    assert result.clean == 1
+    adversarial = attack(model, images, labels)
     predicted = model.predict(adversarial, batch_size=256, verbose=0).argmax(axis=-1)
-    np.testing.assert_array_equal(result.withstood[attack.name][rows], predicted == labels[rows])
+    assert 0 < (predicted == labels).sum() < 40
+    np.testing.assert_array_equal(result.withstood[attack.name], predicted == labels)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,8 @@ import tensorflow as tf
 from conftest import linear_model
 from keras import layers
 
-from hr_keras.attacks import Task
+from hr_keras import diagnostics
+from hr_keras.attacks import PGD, Task
 from hr_keras.diagnostics.attack_checks import AttackChecks
 from hr_keras.diagnostics.forward_pass import find_inner_models, forward_pass
 
@@ -120,6 +121,31 @@ def test_transfer_from_the_network_behind_an_anti_adversary(monkeypatch):
     assert found.verdict == "fault"
     assert "transfer on " in found.meaning
     assert "masked" in found.meaning
+
+
+def test_a_check_transfers_from_the_models_it_is_given_and_from_those_inside(monkeypatch):
+    network, other = linear_model(1.0, None), linear_model(2.0, None)
+    model = AntiAdversary(network)
+    task, seen = task_of(model), []
+    monkeypatch.setattr(AttackChecks, "find", lambda checks: seen.append(checks.others) or [])
+    for model_checks in ("find_in_data", "find_in_model"):
+        monkeypatch.setattr(diagnostics, model_checks, lambda *_: [])
+    diagnostics.check(model, task.images, task.labels, 0.1, bounds=BOUNDS, others=(other,))
+    assert seen == [(other, network)]
+
+
+def test_what_apgd_fools_too_is_not_masked(monkeypatch):
+    """PGD fools none. APGD, Square and noise fool the same examples: no gradient is masked."""
+    task = task_of(linear_model(1.0))
+    checks = AttackChecks(task, 1e-6, "linf", BOUNDS, 0, ())
+
+    def attack(_, attack, robust):
+        return robust if isinstance(attack, PGD) else robust & (np.arange(30) < 18)
+
+    monkeypatch.setattr(AttackChecks, "_attack", attack)
+    verdicts = {one.name: one.verdict for one in checks.find()}
+    assert verdicts["pgd_too_weak"] == "warning"
+    assert verdicts["gradient_free_stronger"] == "ok"
 
 
 def test_a_weak_pgd_is_not_called_masked():
