@@ -16,8 +16,9 @@ from hr_keras._core.checks import (
     check_count,
     check_epsilons,
 )
+from hr_keras._core.examples import KEYS, Keys, Preprocess
 from hr_keras._core.logits import check_backend
-from hr_keras._core.validation_data import check_image_shape, read_arrays
+from hr_keras._core.validation_data import check_image_shape, read_examples
 from hr_keras.attacks import Attack
 from hr_keras.attacks import objectives as objectives_module
 from hr_keras.attacks._perturbation import Bounds
@@ -44,6 +45,8 @@ class _ValidationAttack(keras.callbacks.Callback, abc.ABC):
         between: Between,
         decimal_point: str,
         validation_steps: int | None,
+        preprocess: Preprocess,
+        keys_of_elements: Keys,
     ) -> None:
         super().__init__()
         self.every = check_count("every", every)
@@ -58,13 +61,10 @@ class _ValidationAttack(keras.callbacks.Callback, abc.ABC):
                 "There must be at least one key for the logs and none twice. "
                 f"Received: {list(self._keys)}"
             )
-        self.images, self.labels = read_arrays(validation_data, validation_steps)
-        check_images(self.images, self.bounds)
-        if len(self.images) != len(self.labels):
-            raise ValueError(
-                "`validation_data` must hold as many labels as images. "
-                f"Received: {len(self.images)} images, {len(self.labels)} labels"
-            )
+        self.examples = read_examples(
+            validation_data, validation_steps, preprocess, keys_of_elements
+        )
+        check_images(self.examples.read_first(self.batch_size)[0], self.bounds)
         self._begin()
 
     def _begin(self) -> None:
@@ -103,8 +103,9 @@ class _ValidationAttack(keras.callbacks.Callback, abc.ABC):
             history[key][-1] = value
 
     def _check(self) -> None:
-        check_image_shape(self.model, self.images, "The images in `validation_data`")
-        prepare(self.model, self.images, self.labels, self.bounds)
+        images, labels = self.examples.read_first(self.batch_size)
+        check_image_shape(self.model, images, "The images in `validation_data`")
+        prepare(self.model, images, labels, self.bounds)
         self._checked = True
 
     def _values(self) -> dict[str, float]:
@@ -143,12 +144,13 @@ class FGSMCallback(_ValidationAttack):
 
     KerasTuner: pass the callback to `tuner.search(..., callbacks=[callback])` and use
     `objective=keras_tuner.Objective("val_fgsm_ce_0.1_accuracy", "max")`. Tuners copy their
-    callbacks for every trial, the validation data with them.
+    callbacks for every trial; the copies share the validation data.
 
     Args:
-        validation_data: `(images, labels)`, or a batched `tf.data.Dataset` of such pairs.
-            A third element, sample weights, is ignored. Kept in memory. A dataset without an
-            end or of unknown length needs `validation_steps`.
+        validation_data: `(images, labels)`, or a batched `tf.data.Dataset` or
+            `keras.utils.PyDataset` of such pairs, which is read anew for each attack, a few
+            batches at a time. A third element, sample weights, is ignored. A dataset without an
+            end needs `validation_steps`.
         epsilons: ε values in the units of the images; 0 logs the clean accuracy. Default
             `(0.1, 0.25)`.
         objectives: `"ce"`, `"hr"`, Keras losses or callables, one or several; see
@@ -166,10 +168,15 @@ class FGSMCallback(_ValidationAttack):
             of a `ModelCheckpoint` may hold a key, for example
             `"{epoch}_{val_fgsm_ce_0_1_accuracy:.2f}.keras"`; Python cannot format one with a dot.
         validation_steps: How many batches of a dataset to take. Default `None`: all.
+        preprocess: Function from a batch of images to a batch of images inside `bounds`.
+            Default `None`.
+        keys: Names of images and labels if the elements of a dataset are dicts. Default
+            `("image", "label")`.
 
     Raises:
         ValueError: If an argument is not as described; if labels do not fit the model, when
-            training begins (after the first epoch if the model is not built before).
+            training begins (after the first epoch if the model is not built before; those of a
+            dataset beyond its first batches, when it is attacked).
 
     References:
         - Goodfellow, Shlens & Szegedy 2015, "Explaining and Harnessing Adversarial Examples"
@@ -197,6 +204,8 @@ class FGSMCallback(_ValidationAttack):
         between: Between = "nan",
         decimal_point: str = ".",
         validation_steps: int | None = None,
+        preprocess: Preprocess = None,
+        keys: Keys = KEYS,
     ) -> None:
         check_backend()
         if not isinstance(objectives, (tuple, list)):
@@ -205,16 +214,15 @@ class FGSMCallback(_ValidationAttack):
         self.objectives = tuple(objectives_module.get(objective) for objective in objectives)
         self.through = objectives_module.check_route(through)
         self._cells = [(o.name, epsilon) for o in self.objectives for epsilon in self.epsilons]
-        keys = [f"{prefix}_{name}_{epsilon:g}_accuracy" for name, epsilon in self._cells]
+        logged = [f"{prefix}_{name}_{epsilon:g}_accuracy" for name, epsilon in self._cells]
         bounds = check_bounds(bounds)
-        more = (between, decimal_point, validation_steps)
-        super().__init__(validation_data, every, bounds, batch_size, keys, *more)
+        more = (between, decimal_point, validation_steps, preprocess, keys)
+        super().__init__(validation_data, every, bounds, batch_size, logged, *more)
 
     def _find_accuracies(self) -> Iterable[float]:
         accuracy = evaluation.sweep(
             self.model,
-            self.images,
-            self.labels,
+            self.examples,
             objectives=self.objectives,
             epsilons=self.epsilons,
             through=self.through,
@@ -237,19 +245,23 @@ class AttackCallback(_ValidationAttack):
     are classified correctly, and one forward pass. `attacks.fast` is made for it.
 
     Args:
-        validation_data: `(images, labels)`, or a batched `tf.data.Dataset` of such pairs.
-            A third element, sample weights, is ignored. Kept in memory. A dataset without an
-            end or of unknown length needs `validation_steps`.
+        validation_data: `(images, labels)`, or a batched `tf.data.Dataset` or
+            `keras.utils.PyDataset` of such pairs, which is read anew for each attack, a few
+            batches at a time. A third element, sample weights, is ignored. A dataset without an
+            end needs `validation_steps`.
         attacks: An attack or several, of different names and the same `bounds`, none targeted.
         every: Attack after epochs `every`, 2·`every`, … and the last. Default 10.
         batch_size: Examples in one compiled step; it replaces that of the attacks. Default 256.
         between: As in `FGSMCallback`.
         decimal_point: As in `FGSMCallback`.
         validation_steps: As in `FGSMCallback`.
+        preprocess: As in `FGSMCallback`.
+        keys: As in `FGSMCallback`.
 
     Raises:
         ValueError: If an argument is not as described; if labels do not fit the model, when
-            training begins (after the first epoch if the model is not built before).
+            training begins (after the first epoch if the model is not built before; those of a
+            dataset beyond its first batches, when it is attacked).
 
     Example:
         ```python
@@ -270,16 +282,18 @@ class AttackCallback(_ValidationAttack):
         between: Between = "nan",
         decimal_point: str = ".",
         validation_steps: int | None = None,
+        preprocess: Preprocess = None,
+        keys: Keys = KEYS,
     ) -> None:
         check_backend()
         self.attacks = check_attacks(attacks)
-        keys = [f"val_{attack.name}_accuracy" for attack in self.attacks]
-        if len(set(keys)) < len(keys):
-            raise ValueError(f"`attacks` must have different names. Received: {keys}")
-        bounds, more = self.attacks[0].bounds, (between, decimal_point, validation_steps)
-        super().__init__(validation_data, every, bounds, batch_size, keys, *more)
+        logged = [f"val_{attack.name}_accuracy" for attack in self.attacks]
+        if len(set(logged)) < len(logged):
+            raise ValueError(f"`attacks` must have different names. Received: {logged}")
+        more = (between, decimal_point, validation_steps, preprocess, keys)
+        super().__init__(validation_data, every, self.attacks[0].bounds, batch_size, logged, *more)
 
     def _find_accuracies(self) -> Iterable[float]:
         return evaluation.robust_accuracy(
-            self.model, self.images, self.labels, self.attacks, self.batch_size
+            self.model, self.examples, attacks=self.attacks, batch_size=self.batch_size
         ).per_attack.values()

@@ -83,18 +83,61 @@ def test_keys_without_dots_are_formatted_by_checkpoints(some, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["{:.3f} {:.3f}.keras".format(*values)]
 
 
-def test_datasets_without_an_end_or_a_known_length_need_a_number_of_steps():
-    def endless():
-        while True:
-            yield np.zeros((2, 28, 28, 1), "float32"), np.zeros(2, "int32")
+class Batches(keras.utils.PyDataset):
+    """Some batches of arrays, or batches without an end."""
 
-    signature = (tf.TensorSpec((2, 28, 28, 1)), tf.TensorSpec((2,), tf.int32))
-    dataset = tf.data.Dataset.from_generator(endless, output_signature=signature)
-    with pytest.raises(ValueError, match="validation_steps"):
-        FGSMCallback(dataset)
-    assert len(FGSMCallback(dataset, validation_steps=3).images) == 6
+    def __init__(self, images, labels, num_batches):
+        super().__init__()
+        self.images, self.labels, self.count = images, labels, num_batches
+
+    @property
+    def num_batches(self):
+        return self.count
+
+    def __getitem__(self, number):
+        part = slice(50 * number, 50 * number + 50)
+        return self.images[part], self.labels[part]
+
+
+def test_datasets_are_streamed_and_may_be_of_unknown_length(some):
+    """An end must be known, or a number of steps; the copies of tuners share the dataset."""
+    train, (images, labels) = some
+    stored = np.round(255 * images).astype("uint8")
+    dataset = tf.data.Dataset.from_tensor_slices({"pixels": stored, "digit": labels})
+    dataset = dataset.filter(lambda _: True).batch(30)
+    options = {
+        "preprocess": lambda pixels: pixels.astype("float32") / 255,
+        "keys": ("pixels", "digit"),
+    }
+    callbacks = [
+        FGSMCallback((images, labels), (0.1,), every=1),
+        copy.deepcopy(FGSMCallback(dataset, (0.1,), every=1, prefix="stream", **options)),
+        AttackCallback(Batches(images, labels, 2), FGSM(0.1), every=1),
+    ]
+    history = fit(small_model(), train, callbacks, epochs=2).history
+    assert history["stream_ce_0.1_accuracy"] == history[KEYS[0]]
+    assert history["val_fgsm_ce_0.1_accuracy"] == history[KEYS[0]]
+    for endless in (Batches(images, labels, None), dataset.repeat()):
+        with pytest.raises(ValueError, match="without an end"):
+            FGSMCallback(endless, **options)
     with pytest.raises(ValueError, match=r"for a tf\.data\.Dataset"):
         FGSMCallback((np.zeros((2, 3)), np.zeros(2)), validation_steps=3)
+    assert (
+        len(FGSMCallback(dataset, validation_steps=2, **options).examples.read_first(256)[0]) == 60
+    )
+
+
+def test_validation_data_that_change_are_refused(some):
+    train, (images, labels) = some
+    batches = Batches(images, labels, 2)
+
+    class Shrink(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            batches.count = 1
+
+    callbacks = [AttackCallback(batches, FGSM(0.1), every=1), Shrink()]
+    with pytest.raises(ValueError, match=r"`validation_data`.*100 examples at first, 50 now"):
+        fit(small_model(), train, callbacks, epochs=2)
 
 
 IMAGE = np.zeros((28, 28, 1), "float32")

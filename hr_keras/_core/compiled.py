@@ -56,6 +56,7 @@ def in_batches(
     *arguments: np.ndarray,
     per_example: tuple[np.ndarray, ...] = (),
     any_size: bool = False,
+    fill: bool = False,
 ) -> list[np.ndarray]:
     """Runs `step(images, labels, *per_example, *arguments)` over batches of one shape.
 
@@ -71,6 +72,8 @@ def in_batches(
         per_example: More arrays with the examples on axis 0.
         any_size: Whether to compile once for batches of any size, rather than for this one:
             for numbers of examples that change from call to call.
+        fill: Whether batches have `batch_size` examples even if fewer would do: for the last
+            part of a stream, whose other parts have them.
 
     Returns:
         One array for each result of `step`, its batches joined.
@@ -78,7 +81,7 @@ def in_batches(
     import tensorflow as tf
 
     n = len(images)
-    size = even_size(n, batch_size)
+    size = batch_size if fill else even_size(n, batch_size)
     rows = None if any_size else size
     step = step.get_concrete_function(
         *(tf.TensorSpec((rows, *array.shape[1:]), array.dtype) for array in (images, labels)),

@@ -1,40 +1,38 @@
 """Reads the validation data of a callback, and says in one line what is wrong with it."""
 
-from itertools import islice
 from typing import Any
 
 import keras
 import numpy as np
 
 from hr_keras._core.checks import check_count
+from hr_keras._core.examples import Examples, Keys, Preprocess, is_dataset
 
-_PAIRS = "`validation_data` must be (images, labels) or a batched tf.data.Dataset of such pairs"
+_PAIRS = "`validation_data` must be (images, labels) or a batched dataset of such pairs"
 
 
-def read_arrays(validation_data: Any, steps: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Returns images and labels as arrays, from a pair or a batched dataset of pairs.
+def read_examples(
+    validation_data: Any, steps: int | None, preprocess: Preprocess, keys: Keys
+) -> Examples:
+    """Returns the examples of a pair of arrays, or of a batched dataset of pairs.
 
     Args:
         validation_data: `(images, labels)` or `(images, labels, weights)`, or a
-            `tf.data.Dataset` of such batches.
-        steps: How many batches of a dataset to take. Default `None`: all.
+            `tf.data.Dataset` or `keras.utils.PyDataset` of such batches.
+        steps: How many batches of a dataset to take. `None`: all.
+        preprocess: See `Examples`.
+        keys: See `Examples`.
 
     Raises:
         ValueError: For anything else.
     """
     if steps is not None:
         check_count("validation_steps", steps)
-    if hasattr(validation_data, "as_numpy_iterator"):
-        if steps is None and int(validation_data.cardinality()) < 0:
-            raise ValueError(
-                "`validation_data` must be finite and its length known, because it is kept in "
-                "memory: pass `validation_steps`, the number of batches to take. Received: a "
-                "dataset without an end or of unknown length"
-            )
-        validation_data = _join(list(islice(validation_data.as_numpy_iterator(), steps)))
-    elif steps is not None:
+    if is_dataset(validation_data):
+        return Examples(validation_data, None, preprocess, keys, steps, "validation_data")
+    if steps is not None:
         raise ValueError(
-            "`validation_steps` is for a tf.data.Dataset only. Received: "
+            "`validation_steps` is for a tf.data.Dataset or keras.utils.PyDataset only. Received: "
             f"validation_steps={steps} with {type(validation_data).__name__}"
         )
     if not (isinstance(validation_data, (tuple, list)) and len(validation_data) in (2, 3)):
@@ -46,7 +44,12 @@ def read_arrays(validation_data: Any, steps: int | None = None) -> tuple[np.ndar
     images, labels = (
         _array(*pair) for pair in zip(("images", "labels"), validation_data[:2], strict=True)
     )
-    return images, labels
+    if len(images) != len(labels):
+        raise ValueError(
+            "`validation_data` must hold as many labels as images. "
+            f"Received: {len(images)} images, {len(labels)} labels"
+        )
+    return Examples(images, labels, preprocess, keys)
 
 
 def _name(value: Any) -> str:
@@ -66,26 +69,6 @@ def _array(part_name: str, part: Any) -> np.ndarray:
             f"Received: {_name(part) if array.ndim == 0 else 'arrays of various shapes or kinds'}"
         )
     return array
-
-
-def _join(batches: list[Any]) -> tuple[np.ndarray, ...]:
-    received = "an empty one" if not batches else ""
-    for batch in batches:
-        if not (isinstance(batch, tuple) and len(batch) in (2, 3)):
-            received = f"one whose elements are not batches of pairs but {_name(batch)}"
-        elif not all(isinstance(part, np.ndarray) and part.ndim for part in batch[:2]):
-            kinds = " and ".join(_name(part) for part in batch[:2])
-            received = f"one whose elements are not batches of two arrays but {kinds}"
-        elif batch[0].shape[1:] != batches[0][0].shape[1:]:
-            received = f"images of shape {batches[0][0].shape} and {batch[0].shape}"
-        if received:
-            break
-    if received:
-        raise ValueError(
-            "`validation_data` must be a dataset of at least one batch (images, labels). "
-            f"Received: {received}"
-        )
-    return tuple(np.concatenate([batch[k] for batch in batches]) for k in range(2))
 
 
 def check_image_shape(model: keras.Model, images: np.ndarray, name: str) -> None:

@@ -10,6 +10,7 @@ from keras import ops
 
 from hr_keras._core.checks import Bounds, check_count
 from hr_keras._core.compiled import compiled, in_batches
+from hr_keras._core.examples import as_array
 from hr_keras._core.logits import classifier_output, logits_of
 from hr_keras._core.pixel_bounds import for_pixels
 from hr_keras._core.validation_data import check_image_shape
@@ -65,8 +66,9 @@ class Task:
         first_index: int = 0,
     ) -> Self:
         """Makes a task of all examples, checked by `prepare`; numbered from `first_index`."""
-        images, labels = prepare(model, images, labels, bounds)
-        indices = np.arange(len(images)) + check_count("first_index", first_index, lowest=0)
+        first_index = check_count("first_index", first_index, lowest=0)
+        images, labels = prepare(model, images, labels, bounds, first_index)
+        indices = np.arange(len(images)) + first_index
         return cls(model, images, labels, indices, batch_size)
 
     def replace(self, **changes: Any) -> Self:
@@ -173,29 +175,16 @@ def match_type(result: np.ndarray, images: Any) -> Any:
     return result.astype(images.dtype, copy=False) if hasattr(images, "dtype") else result
 
 
-def as_array(images: Any) -> np.ndarray:
-    """Returns images as an array in the byte order of this machine.
-
-    Raises:
-        ValueError: For tensors without values, as inside compiled code.
-    """
-    import tensorflow as tf
-
-    if isinstance(images, keras.KerasTensor) or tf.is_symbolic_tensor(images):
-        raise ValueError(
-            "An attack or evaluation needs images with values, and cannot run inside compiled "
-            "code, such as `train_step`, `dataset.map` or a tf.function. To train on adversarial "
-            "examples use training.AdversarialTraining, TRADES or MART; to attack a dataset, loop "
-            f"over its batches in Python. Received: {type(images).__name__} {images.shape}"
-        )
-    array = np.asarray(images)
-    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
-
-
 def prepare(
-    model: keras.Model, images: Any, labels: Any, bounds: Bounds
+    model: keras.Model,
+    images: Any,
+    labels: Any,
+    bounds: Bounds,
+    first_index: int = 0,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Checks images `(n, ...)` and labels, and returns them as `Task` holds them.
+
+    Messages count examples from `first_index`.
 
     Raises:
         ValueError: For empty data; images that are not floating point, not finite or outside
@@ -204,17 +193,17 @@ def prepare(
     """
     images, labels = as_array(images), np.asarray(labels)
     check_image_shape(model, images, "`images`")
-    check_images(images, bounds)
+    check_images(images, bounds, first_index)
     output = classifier_output(model, images)
     if not keras.backend.is_float_dtype(output.input_dtype):
         raise ValueError(
             "A gradient attack needs a model of floating-point images. "
             f"Received: model {model.name!r} with input dtype {output.input_dtype}"
         )
-    return images, check_labels(labels, len(images), output.num_classes)
+    return images, check_labels(labels, len(images), output.num_classes, first_index)
 
 
-def check_images(images: np.ndarray, bounds: Bounds) -> None:
+def check_images(images: np.ndarray, bounds: Bounds, first_index: int = 0) -> None:
     """Raises a ValueError unless images are floating point, at least one, and in `bounds`."""
     if images.ndim < 2 or images.size == 0:
         raise ValueError(f"`images` must have shape (n, ...), n ≥ 1. Received: {images.shape}")
@@ -224,9 +213,12 @@ def check_images(images: np.ndarray, bounds: Bounds) -> None:
             f"dtype {images.dtype}. Convert them to float32, with pixels in bounds={bounds}"
         )
     if not (_are_inside(images, bounds) and all(map(np.isfinite, (images.min(), images.max())))):
+        ones = (images[k : k + 1] for k in range(len(images)))
+        good = [_are_inside(one, bounds) and bool(np.isfinite(one).all()) for one in ones]
         raise ValueError(
-            f"`images` must lie inside bounds={bounds}, without NaN. "
-            f"Received: values from {images.min()} to {images.max()}"
+            f"`images` must lie inside bounds={bounds}, without NaN. Received: values from "
+            f"{images.min()} to {images.max()}, the first in example "
+            f"{first_index + good.index(False)}"
         )
 
 
@@ -278,7 +270,7 @@ def check_adversarial(
             )
 
 
-def check_labels(labels: np.ndarray, n: int, classes: int) -> np.ndarray:
+def check_labels(labels: np.ndarray, n: int, classes: int, first_index: int = 0) -> np.ndarray:
     """Returns labels as int32 `(n,)` or float32 `(n, classes)`, or raises a ValueError."""
     if labels.dtype.kind not in "biuf":
         raise ValueError(f"`labels` must be numbers. Received: dtype {labels.dtype}")
@@ -287,10 +279,12 @@ def check_labels(labels: np.ndarray, n: int, classes: int) -> np.ndarray:
     if labels.shape == (n, classes):
         labels = labels.astype("float32")
         sums = labels.sum(axis=-1)
-        if not ((labels >= 0).all() and np.allclose(sums, 1.0, atol=1e-3)):
+        good = (labels >= 0).all(axis=-1) & np.isclose(sums, 1.0, atol=1e-3)
+        if not good.all():
             raise ValueError(
                 "Soft labels must not be negative and must sum to 1. Received: smallest "
-                f"{labels.min()}, sums from {sums.min()} to {sums.max()}"
+                f"{labels.min()}, sums from {sums.min()} to {sums.max()}, the first of example "
+                f"{first_index + int(np.argmin(good))}"
             )
         return labels / sums[:, None]
     if labels.shape != (n,):
@@ -298,10 +292,12 @@ def check_labels(labels: np.ndarray, n: int, classes: int) -> np.ndarray:
             f"`labels` must have shape ({n},), ({n}, 1) or ({n}, {classes}). "
             f"Received: {labels.shape}"
         )
-    if not (labels == np.floor(labels)).all() or labels.min() < 0 or labels.max() >= classes:
+    good = (labels == np.floor(labels)) & (labels >= 0) & (labels < classes)
+    if not good.all():
         raise ValueError(
             f"`labels` must be class numbers from 0 to {classes - 1}. "
-            f"Received: from {labels.min()} to {labels.max()}, dtype {labels.dtype}"
+            f"Received: from {labels.min()} to {labels.max()}, dtype {labels.dtype}, the first of "
+            f"example {first_index + int(np.argmin(good))}"
         )
     return labels.astype("int32")
 

@@ -91,7 +91,7 @@ class FGSM(Attack):
         """Makes a step of each of the sizes `(n, k)`: `(n, k, ...)`."""
         step = self.compiled(task.model, "step")
         (adversarial,) = in_batches(
-            step, task.images, task.labels, task.batch_size, per_example=(sizes,)
+            step, task.images, task.labels, task.batch_size, per_example=(sizes,), any_size=True
         )
         return adversarial
 

@@ -1,0 +1,171 @@
+"""A file of finished examples, with which an interrupted evaluation resumes."""
+
+import hashlib
+import io
+import json
+import pathlib
+import time
+import zipfile
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+
+from hr_keras._core.examples import Chunk
+from hr_keras._core.files import Path, write_atomically
+
+Results = dict[str, np.ndarray]
+
+_VERSION = 1
+_PREFIX = "result_"  # of the names of arrays in the file
+# Share of the time that may be spent on writing the file.
+_WRITING = 0.02
+
+
+class Finished:
+    """Results of the examples that are finished, in an `.npz` file.
+
+    Args:
+        path: The file. It need not exist.
+        settings: What the results depend on apart from the examples, as JSON can hold it. A file
+            of other settings is refused.
+
+    Raises:
+        ValueError: If the file holds something else.
+    """
+
+    def __init__(self, path: Path, settings: dict[str, Any]) -> None:
+        self._path = pathlib.Path(path)
+        self._settings = json.loads(json.dumps(settings | {"version": _VERSION}, default=str))
+        self._digests: list[str] = []
+        self._parts: list[Results] = []
+        self._notes: dict[str, Any] = {}
+        self._written, self._seconds = 0.0, 0.0
+        if self._path.exists():
+            self._read()
+
+    def compute(self, chunk: Chunk, number: int, function: Callable[[Chunk], Results]) -> Results:
+        """Returns the results of a chunk: those in the file, or by `function`.
+
+        Args:
+            chunk: Examples.
+            number: Which chunk this is.
+            function: Computes the results.
+
+        Raises:
+            ValueError: If the file holds results of other examples.
+        """
+        digest = find_digest(chunk.images, chunk.labels)
+        if number < len(self._digests):
+            if self._digests[number] != digest:
+                raise ValueError(
+                    f"{self._path} holds results of other examples than those from "
+                    f"{chunk.first_index} to {chunk.first_index + len(chunk.images) - 1}. A "
+                    "dataset must be in the same order in every run. Delete the file to start "
+                    "again."
+                )
+            return self._parts[number]
+        results = function(chunk)
+        self._digests.append(digest)
+        self._parts.append(results)
+        if (time.monotonic() - self._written) * _WRITING >= self._seconds:
+            self.write()
+        return results
+
+    def note(self, name: str, function: Callable[[], Any]) -> Any:
+        """Returns a value that JSON can hold: that in the file, or by `function`."""
+        if name not in self._notes:
+            self._notes[name] = function()
+            self.write()
+        return self._notes[name]
+
+    def check_end(self, chunks: int) -> None:
+        """Raises a ValueError if the file holds more chunks than there are."""
+        if chunks < len(self._digests):
+            raise ValueError(
+                f"{self._path} holds results of more examples than the data have now. Delete it "
+                "to start again."
+            )
+
+    def write(self) -> None:
+        """Writes the file, whole or not at all, unless nothing is finished yet."""
+        if not (self._parts or self._notes):
+            return
+        started = time.monotonic()
+        about = {
+            "settings": self._settings,
+            "notes": self._notes,
+            "digests": self._digests,
+            "sizes": [len(next(iter(part.values()))) for part in self._parts],
+        }
+        names = self._parts[0] if self._parts else ()
+        joined = {f"{_PREFIX}{k}": np.concatenate([p[k] for p in self._parts]) for k in names}
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, about=np.array(json.dumps(about)), **joined)  # type: ignore[arg-type]
+        write_atomically(self._path, buffer.getvalue())
+        self._written = time.monotonic()
+        self._seconds = self._written - started
+
+    def _read(self) -> None:
+        try:
+            with np.load(self._path, allow_pickle=False) as file:
+                about = json.loads(str(file["about"]))
+                arrays = {
+                    name.removeprefix(_PREFIX): file[name]
+                    for name in file.files
+                    if name.startswith(_PREFIX)
+                }
+            settings, self._notes = dict(about["settings"]), dict(about["notes"])
+            self._digests = list(map(str, about["digests"]))
+            ends = np.cumsum(np.array(about["sizes"], int))
+            if len(ends) != len(self._digests) or any(
+                len(array) != (ends[-1] if len(ends) else 0) for array in arrays.values()
+            ):
+                raise ValueError("its parts do not fit each other")
+        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+            raise ValueError(
+                f"{self._path} is not a file of finished examples, or is damaged: {error}. Choose "
+                "another file, or delete it to start again."
+            ) from error
+        names = {*settings, *self._settings}
+        differ = sorted(n for n in names if settings.get(n) != self._settings.get(n))
+        if differ:
+            raise ValueError(
+                f"{self._path} holds finished examples of another evaluation, which differs in "
+                f"{', '.join(differ)}. Choose another file, or delete it to start again."
+            )
+        starts = [0, *ends[:-1]]
+        self._parts = [
+            {name: array[start:end] for name, array in arrays.items()}
+            for start, end in zip(starts, ends, strict=False)
+        ]
+
+
+def find_digest(*arrays: np.ndarray) -> str:
+    """Returns the SHA-256 of the shapes, types and values of arrays."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(f"{array.dtype} {array.shape};".encode())
+        digest.update(np.ascontiguousarray(array).view("uint8").data)
+    return digest.hexdigest()
+
+
+def find_model_digest(model: keras.Model) -> str:
+    """Returns the SHA-256 of the layers of a model, their settings and their weights.
+
+    Names do not count: Keras numbers the layers of a process.
+    """
+    digest = hashlib.sha256()
+    for layer in model._flatten_layers():
+        config: dict[str, Any] = {}
+        if not isinstance(layer, keras.Model):  # its layers are in the list too
+            try:
+                config = {k: v for k, v in layer.get_config().items() if k != "name"}
+            except NotImplementedError:  # a layer of the user that cannot be saved
+                config = {}
+        text = json.dumps(config, sort_keys=True, default=lambda value: type(value).__name__)
+        digest.update(f"{type(layer).__name__} {text};".encode())
+    for weight in model.weights:
+        digest.update(find_digest(keras.ops.convert_to_numpy(weight.value)).encode())
+    return digest.hexdigest()

@@ -1,0 +1,118 @@
+"""Evaluates examples chunk by chunk: progress, resuming, and results example by example."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+import numpy as np
+
+from hr_keras._core.examples import Chunk, Examples
+from hr_keras._core.files import Path
+from hr_keras._core.finished import Finished, Results, find_model_digest
+from hr_keras._core.runtime import collect_versions
+
+
+def evaluate(
+    function: Callable[[Chunk], Results],
+    examples: Examples,
+    batch_size: int,
+    progress: bool = False,
+    finished: Finished | None = None,
+    visit: Callable[[Chunk, Results], None] = lambda chunk, results: None,
+) -> Results:
+    """Computes results of all examples, one chunk after another.
+
+    Args:
+        function: Computes arrays with the examples of a chunk on axis 0.
+        examples: Images and labels.
+        batch_size: Examples in one compiled step.
+        progress: Whether to show a progress bar.
+        finished: Results that need not be computed again, and where to write new ones.
+        visit: Is called with each chunk and its results, in order.
+
+    Returns:
+        The arrays, those of all chunks joined.
+    """
+    parts: list[Results] = []
+    with show_progress(progress) as show, saved(finished):
+        for number, chunk in enumerate(examples.read(batch_size)):
+            parts.append(finished.compute(chunk, number, function) if finished else function(chunk))
+            visit(chunk, parts[-1])
+            show(chunk)
+        if finished:
+            finished.check_end(len(parts))
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+@contextlib.contextmanager
+def saved(finished: Finished | None) -> Iterator[None]:
+    """Writes the file of finished examples when the block ends, also by an error."""
+    try:
+        yield
+    finally:
+        if finished is not None:
+            finished.write()
+
+
+def open_finished(
+    resume: Path | None, model: keras.Model, settings: dict[str, Any]
+) -> Finished | None:
+    """Opens a file of finished examples of a model, if there is a path.
+
+    Args:
+        resume: The file, or `None`.
+        model: A Keras classifier.
+        settings: What else the results depend on.
+    """
+    if resume is None:
+        return None
+    versions = collect_versions()
+    packages = {name: versions[name] for name in ("hr_keras", "keras", "tensorflow")}
+    return Finished(resume, settings | {"model": find_model_digest(model)} | packages)
+
+
+@contextlib.contextmanager
+def show_progress(progress: bool) -> Iterator[Callable[[Chunk], None]]:
+    """Shows how many examples are done and the time left, on standard error.
+
+    Yields:
+        A function to call with each chunk when it is done.
+    """
+    if not progress:
+        yield lambda chunk: None
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.fields[examples]:,} examples,"),
+        BarColumn(),
+        TimeElapsedColumn(),
+        TextColumn("elapsed,"),
+        TimeRemainingColumn(),
+        TextColumn("left"),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as shown:
+        task = shown.add_task("", total=None, examples=0)
+
+        def show(chunk: Chunk) -> None:
+            done = chunk.first_index + len(chunk.images)
+            total = None if chunk.share is None else 1.0
+            shown.update(task, total=total, completed=chunk.share or 0.0, examples=done)
+
+        yield show
+
+
+def check_distinct(argument: str, values: tuple[Any, ...]) -> None:
+    """Raises a ValueError unless there is at least one value and none twice."""
+    if not values or len(set(values)) < len(values):
+        raise ValueError(
+            f"`{argument}` must hold at least one value and none twice. Received: {values}"
+        )

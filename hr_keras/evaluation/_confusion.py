@@ -1,0 +1,134 @@
+"""Soft decisions of a classifier, and their mean for each class."""
+
+from typing import Any
+
+import keras
+import numpy as np
+
+from hr_keras._core.checks import check_batch_size
+from hr_keras._core.compiled import compiled, in_batches
+from hr_keras._core.examples import KEYS, Examples, Keys, Preprocess, as_array
+from hr_keras._core.logits import classifier_output
+from hr_keras.attacks._task import build_predict, check_labels
+from hr_keras.evaluation._chunks import show_progress
+
+__all__ = ["confusion_matrix", "log_probabilities"]
+
+
+def log_probabilities(model: keras.Model, images: Any, batch_size: int = 256) -> np.ndarray:
+    """Computes a classifier's soft decisions from its logits: nothing is clipped or saturates.
+
+    ```
+    log q_k = z_k − log Σ_j exp(z_j)
+    ```
+
+    Args:
+        model: A Keras classifier.
+        images: `(n, ...)` floating point.
+        batch_size: Examples in one compiled step. Default 256.
+
+    Returns:
+        Log-probabilities, float64 `(n, classes)`, in nats.
+
+    Raises:
+        ValueError: If the model is no classifier.
+
+    Example:
+        ```python
+        from hr_keras import evaluation
+
+        predicted = evaluation.log_probabilities(model, x_test).argmax(axis=-1)
+        ```
+    """
+    return _log_probabilities(model, as_array(images), check_batch_size(batch_size))
+
+
+def _log_probabilities(
+    model: keras.Model, images: np.ndarray, batch_size: int, fill: bool = False
+) -> np.ndarray:
+    classifier_output(model, images)
+    step = compiled(model, "predict", build_predict)
+    unused = np.zeros(len(images), "int32")
+    (found,) = in_batches(step, images, unused, batch_size, fill=fill)
+    logits = found.astype("float64")
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+
+
+def confusion_matrix(
+    model: keras.Model,
+    images: Any,
+    labels: Any = None,
+    batch_size: int = 256,
+    *,
+    preprocess: Preprocess = None,
+    keys: Keys = KEYS,
+    progress: bool = False,
+) -> np.ndarray:
+    """Computes the semi-empirical confusion matrix: mean soft decisions for each class.
+
+    ```
+    C[ŷ, y] = p(ŷ|y) = Σ_i p_i(y) q(ŷ|x_i) / Σ_i p_i(y)
+    ```
+
+    Rows are the classifier's decisions ŷ, columns the true classes y. "Semi-empirical": the
+    images are a sample, but the decision is the whole softmax, not its largest entry alone.
+
+    Args:
+        model: A Keras classifier.
+        images: `(n, ...)` floating point, adversarial or not; or a batched
+            `tf.data.Dataset` or `keras.utils.PyDataset` of (images, labels), of which a few batches
+            are in memory. Whole numbers in a dataset, such as uint8, become float32.
+        labels: Class numbers `(n,)` or `(n, 1)`, or distributions `(n, classes)`. `None` for a
+            dataset.
+        batch_size: Examples in one compiled step. Default 256.
+        preprocess: Function from a batch of images to a batch of images. Default `None`.
+        keys: Names of images and labels if the elements of a dataset are dicts. Default
+            `("image", "label")`.
+        progress: Whether to show a progress bar with the time left. Default `False`.
+
+    Returns:
+        Float64 `(classes, classes)`. Each column sums to 1; that of a class without images is
+        NaN.
+
+    Raises:
+        ValueError: If an argument is not as described.
+
+    References:
+        - "A novel loss to train DNNs", section 3
+
+    Example:
+        ```python
+        from hr_keras import evaluation
+        from hr_keras.attacks import FGSM
+
+        adversarial = FGSM(0.1)(model, x_test, y_test)
+        matrix = evaluation.confusion_matrix(model, adversarial, y_test)
+        distance = np.linalg.norm(np.eye(10) - matrix)  # 0: always right, and certain of it
+        ```
+    """
+    batch_size = check_batch_size(batch_size)
+    sums: Any = 0.0
+    totals: Any = 0.0
+    with show_progress(progress) as show:
+        for chunk in Examples.of(images, labels, preprocess, keys).read(batch_size):
+            _check_finite(chunk.images, chunk.first_index)
+            log_q = _log_probabilities(model, chunk.images, batch_size, fill=not chunk.is_whole)
+            probabilities, classes = np.exp(log_q), log_q.shape[-1]
+            found = check_labels(chunk.labels, len(log_q), classes, chunk.first_index)
+            weights = np.eye(classes)[found] if found.ndim == 1 else found.astype("float64")
+            sums = sums + probabilities.T @ weights
+            totals = totals + weights.sum(axis=0)
+            show(chunk)
+    with np.errstate(invalid="ignore"):
+        matrix: np.ndarray = sums / totals
+    return matrix
+
+
+def _check_finite(images: np.ndarray, first_index: int) -> None:
+    finite = np.isfinite(images).reshape(len(images), -1).all(axis=1)
+    if not finite.all():
+        raise ValueError(
+            "`images` must be finite. Received: an infinite value or NaN, the first in example "
+            f"{first_index + int(np.argmin(finite))}"
+        )
