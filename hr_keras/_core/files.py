@@ -75,9 +75,10 @@ def replacing(path: Path) -> Iterator[pathlib.Path]:
         raise
 
 
-def holds_anything(folder: Path) -> bool:
-    """Returns whether a folder holds more than our lock and half-written files."""
-    return any(not path.name.startswith(_TEMPORARY) for path in pathlib.Path(folder).iterdir())
+def holds_anything(folder: Path, *names: str) -> bool:
+    """Returns whether a folder holds more than our lock, half-written files and these names."""
+    paths = pathlib.Path(folder).iterdir()
+    return any(not path.name.startswith(_TEMPORARY) and path.name not in names for path in paths)
 
 
 @contextlib.contextmanager

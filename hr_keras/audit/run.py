@@ -2,50 +2,44 @@
 
 import dataclasses
 import pathlib
-import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import keras
 import numpy as np
-import numpy.typing as npt
-from scipy import stats
 
-from hr_keras import datasets, diagnostics, evaluation
-from hr_keras._core.checks import Bounds, Norm
+from hr_keras import datasets
+from hr_keras._core.checks import Bounds, Norm, check_epsilon
+from hr_keras._core.examples import KEYS, Examples, Keys, Preprocess
 from hr_keras._core.files import Path, holds_anything, write_atomically
-from hr_keras._core.logits import check_backend, classifier_output
-from hr_keras._core.runtime import collect_versions
-from hr_keras.attacks import Attack, Task, worst_case
+from hr_keras._core.logits import check_backend
 from hr_keras.audit.load import find_sha256, give_shape, load_model
-from hr_keras.audit.result import (
-    WORST_CASE,
-    AuditedAttack,
-    AuditedModel,
-    AuditProtocol,
-    AuditResult,
-    AuditRow,
-    EncodedImage,
-    Picture,
-    read_audit,
-)
+from hr_keras.audit.measure import measure
+from hr_keras.audit.result import AuditProtocol, AuditResult, read_audit
 
 __all__ = ["ATTACKS", "audit", "audit_file"]
 
 ATTACKS = ("noise", "fgsm", "pgd", "fast")
-PICTURES = 8
+# Finished examples of an audit that was interrupted, in the folder of its result.
+FINISHED = "finished.npz"
 
 
 def audit(
     model: keras.Model,
-    images: npt.ArrayLike,
-    labels: npt.ArrayLike,
-    epsilon: float,
+    images: Any,
+    labels: Any = None,
+    epsilon: float | None = None,
     norm: Norm = "linf",
     attacks: str | Sequence[str] = ATTACKS,
     seed: int = 0,
     bounds: Bounds = (0.0, 1.0),
     batch_size: int = 256,
     others: Iterable[keras.Model] = (),
+    *,
+    preprocess: Preprocess = None,
+    keys: Keys = KEYS,
+    progress: bool = False,
+    resume: Path | None = None,
 ) -> AuditResult:
     """Audits a classifier: clean and robust accuracy, example by example, and findings.
 
@@ -54,9 +48,14 @@ def audit(
 
     Args:
         model: A Keras classifier.
-        images: Images inside `bounds`, floating point, shape `(n, ...)`, n ≥ 2.
-        labels: Class numbers `(n,)` or `(n, 1)`.
-        epsilon: Size of the perturbation, in the units of the images; greater than 0.
+        images: Images inside `bounds`, floating point, shape `(n, ...)`, n ≥ 2; or a batched
+            `tf.data.Dataset` or `keras.utils.PyDataset` of (images, labels), of which a few
+            batches are in memory. `diagnostics.check` sees the first 4·`batch_size` examples of
+            a dataset: shuffle it if it is sorted by class.
+        labels: Class numbers `(n,)` or `(n, 1)`; those of a dataset may be one-hot. `None` for a
+            dataset.
+        epsilon: Size of the perturbation, in the units of the images; greater than 0. Must be
+            given.
         norm: Norm of the perturbation, `"linf"` (default) or `"l2"`.
         attacks: Names from `attacks.ATTACK_NAMES`, at least one, none twice. Default: noise,
             fgsm, pgd and fast.
@@ -65,6 +64,12 @@ def audit(
         batch_size: Examples in one compiled step. Default 256.
         others: Keras classifiers of the same images and classes, whose adversarial examples
             `diagnostics.check` tries on `model`. Default: none.
+        preprocess: Function from a batch of images to a batch of images inside `bounds`.
+            Default `None`.
+        keys: Names of images and labels if the elements of a dataset are dicts. Default
+            `("image", "label")`.
+        progress: Whether to show a progress bar with the time left. Default `False`.
+        resume: File of finished examples, see `evaluation.robust_accuracy`. Default `None`.
 
     Returns:
         An `AuditResult`.
@@ -82,10 +87,13 @@ def audit(
         ```
     """
     check_backend()
-    images, others, attacks = np.asarray(images), tuple(others), _as_tuple(attacks)
+    others, attacks = tuple(others), _as_tuple(attacks)
     names = tuple(str(getattr(other, "name", other)) for other in others)
-    protocol = AuditProtocol(epsilon, norm, attacks, len(images), seed, bounds, batch_size, names)
-    return _audit(model, images, labels, protocol, others)
+    protocol = AuditProtocol(
+        check_epsilon(epsilon), norm, attacks, 1, seed, bounds, batch_size, names
+    )
+    examples = Examples.of(images, labels, preprocess, keys)
+    return measure(model, examples, protocol, others, progress, resume)
 
 
 def audit_file(
@@ -100,10 +108,14 @@ def audit_file(
     data_dir: Path | None = None,
     others: Iterable[Path] = (),
     folder: Path | None = None,
+    progress: bool = False,
+    resume: bool = True,
 ) -> tuple[pathlib.Path, AuditResult]:
     """Audits a saved model on the first test images of a data set, and saves `audit.json`.
 
-    If the folder holds the result of the same audit, it is read and nothing is computed.
+    If the folder holds the result of the same audit, it is read and nothing is computed. If it
+    holds finished examples of an audit that was interrupted, the others are computed; the result
+    is bit-identical.
 
     Args:
         path: A `.keras` or `.h5` file, loaded in Keras' safe mode. Images are reshaped where it
@@ -120,6 +132,8 @@ def audit_file(
         data_dir: Folder of the data sets, see `datasets.load`.
         others: Files of classifiers of the same images and classes, see `audit`.
         folder: Folder of the result. Default: one under `runs`, named after model, data and ε.
+        progress: Whether to show a progress bar with the time left. Default `False`.
+        resume: Whether to use finished examples, or start again. Default `True`.
 
     Returns:
         The folder and the `AuditResult`.
@@ -168,10 +182,15 @@ def audit_file(
     sha256 = find_sha256(path)
     result = _read_same(folder, protocol, sha256)
     if result is None:
-        result = _audit(model, images, labels, protocol, tuple(other_models))
+        finished = folder / FINISHED
+        if not resume:
+            finished.unlink(missing_ok=True)
+        data_set = Examples(images, labels)
+        result = measure(model, data_set, protocol, tuple(other_models), progress, finished)
         facts = dataclasses.replace(result.model, file=path.name, sha256=sha256)
         result = dataclasses.replace(result, model=facts)
         write_atomically(folder / "audit.json", result.to_json())
+        finished.unlink(missing_ok=True)
     return folder, result
 
 
@@ -183,7 +202,7 @@ def _read_same(folder: pathlib.Path, protocol: AuditProtocol, sha256: str) -> Au
     """The result of the same audit in a folder, or `None` if the folder is empty or missing."""
     result = read_audit(folder)
     if result is None:
-        if folder.is_file() or (folder.is_dir() and holds_anything(folder)):
+        if folder.is_file() or (folder.is_dir() and holds_anything(folder, FINISHED)):
             raise ValueError(
                 f"{folder} holds no audit.json and is not empty. Choose another output folder; "
                 "nothing in it was changed."
@@ -199,113 +218,3 @@ def _read_same(folder: pathlib.Path, protocol: AuditProtocol, sha256: str) -> Au
             "folder; nothing in it was changed."
         )
     return result
-
-
-def _audit(
-    model: keras.Model,
-    images: npt.ArrayLike,
-    labels: npt.ArrayLike,
-    protocol: AuditProtocol,
-    others: tuple[keras.Model, ...],
-) -> AuditResult:
-    started = time.perf_counter()
-    batch_size = protocol.batch_size
-    task = Task.of(model, images, labels, protocol.bounds, batch_size).predict()
-    if task.labels.ndim == 2:
-        raise ValueError(f"`labels` must be class numbers (n,). Received: {np.shape(labels)}")
-    findings = diagnostics.check(
-        model,
-        task.images,
-        task.labels,
-        protocol.epsilon,
-        protocol.norm,
-        protocol.bounds,
-        batch_size,
-        protocol.seed,
-        others,
-    )
-    robust = {
-        epsilon: evaluation.robust_accuracy(
-            model, task.images, task.labels, _make_attacks(protocol, epsilon), batch_size
-        )
-        for epsilon in protocol.epsilons
-    }
-    at_epsilon, logits = robust[protocol.epsilon], np.asarray(task.logits)
-    output = classifier_output(model)
-    return AuditResult(
-        protocol=protocol,
-        model=AuditedModel(model.name, output.kind, output.num_classes, int(model.count_params())),
-        attacks=tuple(
-            AuditedAttack(one.name, worst_case.describe_attack(one.name), one.to_config())
-            for one in _make_attacks(protocol, protocol.epsilon)
-        ),
-        rows=(
-            _make_row("none", 0.0, at_epsilon.correct),
-            *(
-                _make_row(name, epsilon, correct)
-                for epsilon, one in robust.items()
-                for name, correct in {**one.withstood, WORST_CASE: one.robust}.items()
-            ),
-        ),
-        labels=tuple(task.labels.tolist()),
-        predicted=tuple(logits.argmax(axis=1).tolist()),
-        pictures=_make_pictures(task, protocol, at_epsilon.correct & ~at_epsilon.robust),
-        findings=tuple(findings),
-        versions=collect_versions(),
-        seconds=round(time.perf_counter() - started, 1),
-    )
-
-
-def _make_attacks(protocol: AuditProtocol, epsilon: float) -> list[Attack]:
-    shared = {name: getattr(protocol, name) for name in ("norm", "seed", "bounds", "batch_size")}
-    return [
-        dataclasses.replace(worst_case.make_attack(name, epsilon, **shared), name=name)
-        for name in protocol.attacks
-    ]
-
-
-def _make_row(attack: str, epsilon: float, correct: np.ndarray) -> AuditRow:
-    """The accuracy of bool `(n,)` with its 95 % interval (Wilson 1927), which stays in [0, 1]."""
-    found = stats.binomtest(int(correct.sum()), len(correct)).proportion_ci(method="wilson")
-    numbers = tuple(np.flatnonzero(correct).tolist())
-    low, high = float(found.low), float(found.high)
-    return AuditRow(attack, epsilon, float(correct.mean()), low, high, numbers)
-
-
-def _make_pictures(task: Task, protocol: AuditProtocol, fooled: np.ndarray) -> tuple[Picture, ...]:
-    """The first fooled examples, of as many classes as possible, with what fools them."""
-    rows = np.flatnonzero(fooled)
-    _, firsts = np.unique(task.labels[rows], return_index=True)
-    order = [*np.sort(firsts), *np.setdiff1d(np.arange(len(rows)), firsts)]
-    left = np.sort(rows[np.array(order[:PICTURES], int)])
-    pictures: list[Picture] = []
-    for attack in _make_attacks(protocol, protocol.epsilon):
-        if len(left) == 0:
-            break
-        outcome = attack.attempt(task.select(left))
-        done = np.asarray(outcome.fooled)
-        if done.any():
-            pictures += _draw(task.select(left[done]), outcome.images[done], attack.name)
-        left = left[~done]
-    return tuple(sorted(pictures, key=lambda picture: picture.example))
-
-
-def _draw(task: Task, adversarial: np.ndarray, attack: str) -> Iterator[Picture]:
-    attacked = task.replace(images=adversarial, logits=None).predict()
-    for k, example in enumerate(task.indices):
-        yield Picture(
-            int(example),
-            attack,
-            int(task.labels[k]),
-            *_decide(np.asarray(task.logits)[k]),
-            *_decide(np.asarray(attacked.logits)[k]),
-            EncodedImage.encode(task.images[k]),
-            EncodedImage.encode(adversarial[k]),
-        )
-
-
-def _decide(logits: np.ndarray) -> tuple[int, float | None]:
-    """The decision and its probability, `None` if that is not finite."""
-    exponents = np.exp(logits.astype("float64") - logits.max())
-    probability = float(exponents.max() / exponents.sum())
-    return int(logits.argmax()), probability if np.isfinite(probability) else None

@@ -1,7 +1,8 @@
 """The commands."""
 
 import pathlib
-from typing import TYPE_CHECKING, Annotated, Optional
+import sys
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
@@ -223,6 +224,10 @@ def audit(
         Optional[pathlib.Path],
         typer.Option(help="Folder of the result; runs/audit_… by default."),
     ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option(help="Use the finished examples of an interrupted audit, or start again."),
+    ] = True,
     data_dir: Annotated[Optional[pathlib.Path], typer.Option(help=DATA_DIR_HELP)] = None,
 ) -> None:
     """Audit a saved classifier: accuracy under attacks, and whether to believe it."""
@@ -232,7 +237,9 @@ def audit(
     from hr_keras import audit as audits
     from hr_keras.cli.markdown import print_markdown
 
-    attacks = {} if attack is None else {"attacks": tuple(map(get_value, attack))}
+    attacks: dict[str, Any] = {}
+    if attack is not None:
+        attacks = {"attacks": tuple(map(get_value, attack))}
     with stop_with_a_line():
         if model is not None:
             if epsilon is None:
@@ -240,7 +247,7 @@ def audit(
             folder, result = audits.audit_file(
                 model, data, epsilon, get_value(norm), examples=examples, seed=seed,
                 bounds=bounds, data_dir=data_dir, others=tuple(other or ()), folder=output,
-                **attacks,
+                progress=sys.stderr.isatty(), resume=resume, **attacks,
             )  # fmt: skip
         elif output is not None and (found := audits.read_audit(output)) is not None:
             folder, result = output, found

@@ -1,9 +1,9 @@
 """Can a robustness number be believed? Checks for masked gradients and for weak attacks."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import keras
-import numpy.typing as npt
 
 from hr_keras._core.checks import (
     Bounds,
@@ -14,6 +14,7 @@ from hr_keras._core.checks import (
     check_epsilon,
     check_norm,
 )
+from hr_keras._core.examples import KEYS, Examples, Keys, Preprocess
 from hr_keras._core.finding import VERDICTS, Finding, Verdict
 from hr_keras._core.logits import check_backend
 from hr_keras.attacks import Task
@@ -27,14 +28,17 @@ __all__ = ["VERDICTS", "Finding", "Verdict", "check"]
 
 def check(
     model: keras.Model,
-    images: npt.ArrayLike,
-    labels: npt.ArrayLike,
-    epsilon: float,
+    images: Any,
+    labels: Any = None,
+    epsilon: float | None = None,
     norm: Norm = "linf",
     bounds: Bounds = (0.0, 1.0),
     batch_size: int = 256,
     seed: int = 0,
     others: Iterable[keras.Model] = (),
+    *,
+    preprocess: Preprocess = None,
+    keys: Keys = KEYS,
 ) -> list[Finding]:
     """Checks whether the robustness that attacks measure on a classifier is real.
 
@@ -72,15 +76,23 @@ def check(
 
     Args:
         model: A Keras classifier.
-        images: Images inside `bounds`, floating point, shape `(n, ...)`, n ≥ 2.
-        labels: Class numbers `(n,)` or `(n, 1)`, or distributions `(n, classes)`.
-        epsilon: Size of the perturbation, in the units of the images; greater than 0.
+        images: Images inside `bounds`, floating point, shape `(n, ...)`, n ≥ 2; or a batched
+            `tf.data.Dataset` or `keras.utils.PyDataset` of (images, labels). Of a dataset the
+            first 4·`batch_size` examples are checked: shuffle it if it is sorted by class.
+        labels: Class numbers `(n,)` or `(n, 1)`, or distributions `(n, classes)`. `None` for a
+            dataset.
+        epsilon: Size of the perturbation, in the units of the images; greater than 0. Must be
+            given.
         norm: Norm of the perturbation, `"linf"` (default) or `"l2"`.
         bounds: Lowest and highest pixel value, or those of each channel. Default `(0.0, 1.0)`.
         batch_size: Examples in one compiled step. Default 256.
         seed: Seed of everything that is random, an integer ≥ 0. Default 0.
         others: Keras classifiers of the same images and classes, whose adversarial examples
             are tried on `model`. Default: none.
+        preprocess: Function from a batch of images to a batch of images inside `bounds`.
+            Default `None`.
+        keys: Names of images and labels if the elements of a dataset are dicts. Default
+            `("image", "label")`.
 
     Returns:
         A list of `Finding`, one for each row of the table.
@@ -107,7 +119,9 @@ def check(
         )
     norm = check_norm(norm)
     seed = check_count("seed", seed, lowest=0)
-    task = Task.of(model, images, labels, bounds, check_batch_size(batch_size))
+    batch_size = check_batch_size(batch_size)
+    first = Examples.of(images, labels, preprocess, keys).read_first(batch_size)
+    task = Task.of(model, *first, bounds, batch_size)
     if len(task.images) < 2:
         raise ValueError(
             f"`images` must hold at least two images. Received: shape {task.images.shape}"

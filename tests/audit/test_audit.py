@@ -13,7 +13,7 @@ from keras import layers
 from hr_keras import audit, evaluation
 from hr_keras._core.rendering import render_figure
 from hr_keras.attacks.worst_case import ATTACK_NAMES
-from hr_keras.audit import report, run
+from hr_keras.audit import measure, pictures, report, run
 
 EPSILON = 0.1
 BOUNDS = (-10.0, 10.0)
@@ -74,13 +74,13 @@ def test_the_worst_case_is_no_better_than_any_attack(result):
 @pytest.mark.parametrize(("k", "n", "low", "high"), [(0, 10, 0, 0.2775), (5, 10, 0.2366, 0.7634)])
 def test_the_interval_is_wilsons(k, n, low, high):
     """Newcombe 1998, table I, and by hand."""
-    row = run._make_row("fgsm", 0.1, np.arange(n) < k)
+    row = measure._make_row("fgsm", 0.1, np.arange(n) < k)
     assert (row.low, row.high) == pytest.approx((low, high), abs=2e-4)
 
 
 def test_pictures_hold_images_that_fool_inside_the_ball(result):
     images, labels = examples()
-    assert 1 <= len(result.pictures) <= run.PICTURES
+    assert 1 <= len(result.pictures) <= pictures.PICTURES
     for picture in result.pictures:
         clean, adversarial = picture.image.decode(), picture.adversarial_image.decode()
         np.testing.assert_array_equal(clean, images[picture.example])
@@ -223,14 +223,16 @@ def test_every_attack_and_check_is_of_the_protocol(model, monkeypatch, norm):
     images, labels = examples()
     made, checked = [], []
 
-    def robust_accuracy(model, images, labels, attacks, batch_size):
+    def robust_accuracy(model, images, labels, attacks, batch_size, first_index):
         assert checked  # first what may end the audit, then hours of attacks
         made.append(attacks)
         right = np.ones(len(labels), bool)
         return evaluation.RobustAccuracy(right, {attack.name: right for attack in attacks})
 
-    monkeypatch.setattr(run.evaluation, "robust_accuracy", robust_accuracy)
-    monkeypatch.setattr(run.diagnostics, "check", lambda *values: checked.append(values[3:]) or [])
+    monkeypatch.setattr(measure.evaluation, "robust_accuracy", robust_accuracy)
+    monkeypatch.setattr(
+        measure.diagnostics, "check", lambda *values: checked.append(values[3:]) or []
+    )
     result = audit.audit(model, images, labels, 0.3, norm, ATTACK_NAMES, 7, BOUNDS, 32)
     assert checked == [(0.3, norm, BOUNDS, 32, 7, ())]
     assert [attacks[0].epsilon for attacks in made] == list(result.protocol.epsilons)
