@@ -1,6 +1,7 @@
 """Code compiled once for a model, and batches of one shape for it."""
 
 import math
+import threading
 import weakref
 from collections.abc import Callable, Hashable
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 
 from hr_keras._core import replicas
 
+_LOCK = threading.RLock()  # each device has a thread
 _COMPILED: weakref.WeakKeyDictionary[keras.Model, dict[Any, Any]] = weakref.WeakKeyDictionary()
 
 
@@ -28,10 +30,11 @@ def compiled(
     import tensorflow as tf
 
     key = (key, jit_compile, structure(model))
-    functions = _COMPILED.setdefault(model, {})
-    if key not in functions:
-        functions[key] = tf.function(build(weakref.ref(model)), jit_compile=jit_compile)
-    return functions[key]
+    with _LOCK:
+        functions = _COMPILED.setdefault(model, {})
+        if key not in functions:
+            functions[key] = tf.function(build(weakref.ref(model)), jit_compile=jit_compile)
+        return functions[key]
 
 
 def separate(function: Callable[..., Any]) -> Any:

@@ -30,13 +30,14 @@ class Finished:
         path: The file. It need not exist.
         settings: What the results depend on apart from the examples, as JSON can hold it. A file
             of other settings is refused.
+        writes: Whether to write the file. Default `True`.
 
     Raises:
         ValueError: If the file holds something else.
     """
 
-    def __init__(self, path: Path, settings: dict[str, Any]) -> None:
-        self._path = pathlib.Path(path)
+    def __init__(self, path: Path, settings: dict[str, Any], writes: bool = True) -> None:
+        self._path, self._writes = pathlib.Path(path), writes
         self._settings = json.loads(json.dumps(settings | {"version": _VERSION}, default=str))
         self._digests: list[str] = []
         self._parts: list[Results] = []
@@ -44,34 +45,38 @@ class Finished:
         self._written, self._seconds = 0.0, 0.0
         if self._path.exists():
             self._read()
+        self._found, self._next = len(self._parts), 0
 
-    def compute(self, chunk: Chunk, number: int, function: Callable[[Chunk], Results]) -> Results:
-        """Returns the results of a chunk: those in the file, or by `function`.
+    def __len__(self) -> int:
+        return len(self._digests)
+
+    def find(self, chunk: Chunk, digest: str) -> Results | None:
+        """Returns the results of the next chunk that was not asked for, `None` if it has none.
 
         Args:
             chunk: Examples.
-            number: Which chunk this is.
-            function: Computes the results.
+            digest: Of their images and labels.
 
         Raises:
             ValueError: If the file holds results of other examples.
         """
-        digest = find_digest(chunk.images, chunk.labels)
-        if number < len(self._digests):
-            if self._digests[number] != digest:
-                raise ValueError(
-                    f"{self._path} holds results of other examples than those from "
-                    f"{chunk.first_index} to {chunk.first_index + len(chunk.images) - 1}. A "
-                    "dataset must be in the same order in every run. Delete the file to start "
-                    "again."
-                )
-            return self._parts[number]
-        results = function(chunk)
+        if self._next >= self._found:
+            return None
+        if self._digests[self._next] != digest:
+            raise ValueError(
+                f"{self._path} holds results of other examples than those from "
+                f"{chunk.first_index} to {chunk.first_index + len(chunk.images) - 1}. A dataset "
+                "must be in the same order in every run. Delete the file to start again."
+            )
+        self._next += 1
+        return self._parts[self._next - 1]
+
+    def add(self, digest: str, results: Results) -> None:
+        """Adds the results of a chunk, and writes the file if that takes little of the time."""
         self._digests.append(digest)
         self._parts.append(results)
         if (time.monotonic() - self._written) * _WRITING >= self._seconds:
             self.write()
-        return results
 
     def note(self, name: str, function: Callable[[], Any]) -> Any:
         """Returns a value that JSON can hold: that in the file, or by `function`."""
@@ -80,9 +85,9 @@ class Finished:
             self.write()
         return self._notes[name]
 
-    def check_end(self, chunks: int) -> None:
-        """Raises a ValueError if the file holds more chunks than there are."""
-        if chunks < len(self._digests):
+    def check_end(self) -> None:
+        """Raises a ValueError if the file holds more chunks than were asked for."""
+        if self._next < self._found:
             raise ValueError(
                 f"{self._path} holds results of more examples than the data have now. Delete it "
                 "to start again."
@@ -90,7 +95,7 @@ class Finished:
 
     def write(self) -> None:
         """Writes the file, whole or not at all, unless nothing is finished yet."""
-        if not (self._parts or self._notes):
+        if not (self._writes and (self._parts or self._notes)):
             return
         started = time.monotonic()
         about = {

@@ -36,6 +36,7 @@ def measure(
     others: tuple[keras.Model, ...],
     progress: bool,
     resume: Path | None,
+    strategy: Any = None,
 ) -> AuditResult:
     """Checks and attacks a classifier, and puts together what was found.
 
@@ -46,6 +47,7 @@ def measure(
         others: Classifiers to transfer adversarial examples from.
         progress: Whether to show a progress bar.
         resume: File of finished examples, or `None`.
+        strategy: Strategy over whose devices examples are spread. Default: that of the model.
 
     Returns:
         The result.
@@ -60,7 +62,7 @@ def measure(
     _find_classes(task.labels, examples)
     settings = dataclasses.asdict(protocol) | {"others": [find_model_digest(one) for one in others]}
     del settings["examples"]  # of each chunk the file knows what is in it
-    finished = open_finished(resume, model, settings)
+    finished = open_finished(resume, model, settings, strategy)
 
     def find() -> list[dict[str, Any]]:
         seed, epsilon, norm = protocol.seed, protocol.epsilon, protocol.norm
@@ -88,7 +90,7 @@ def measure(
         candidates.add(chunk, results["labels"], correct[:, 0] & ~correct.all(axis=1))
 
     findings = find() if finished is None else finished.note("findings", find)
-    results = evaluate(attack, examples, batch_size, progress, finished, visit)
+    results = evaluate(attack, model, examples, batch_size, progress, finished, visit, strategy)
     by_epsilon = np.moveaxis(results["correct"], 0, -1)  # (ε, 1 + attacks, n)
     robust = {
         epsilon: evaluation.RobustAccuracy(

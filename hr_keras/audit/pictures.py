@@ -21,7 +21,7 @@ class Candidates:
 
     def add(self, chunk: Chunk, labels: np.ndarray, fooled: np.ndarray) -> None:
         """Keeps some of the examples of a chunk that are fooled, bool `(n,)`."""
-        for k in np.flatnonzero(fooled):
+        for k in np.flatnonzero(fooled[: len(chunk.images)]):  # other workers have theirs
             label, index, image = int(labels[k]), chunk.first_index + int(k), chunk.images[k]
             if label not in self._firsts:
                 kept = image.copy() if len(self._firsts) < PICTURES else image[:0]

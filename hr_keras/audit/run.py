@@ -8,8 +8,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from hr_keras import datasets
-from hr_keras._core.checks import Bounds, Norm, check_epsilon
+from hr_keras import datasets, training
+from hr_keras._core.checks import Bounds, Norm, StrategyName, check_epsilon
 from hr_keras._core.examples import KEYS, Examples, Keys, Preprocess
 from hr_keras._core.files import Path, holds_anything, write_atomically
 from hr_keras._core.logits import check_backend
@@ -110,6 +110,7 @@ def audit_file(
     folder: Path | None = None,
     progress: bool = False,
     resume: bool = True,
+    strategy: StrategyName = "none",
 ) -> tuple[pathlib.Path, AuditResult]:
     """Audits a saved model on the first test images of a data set, and saves `audit.json`.
 
@@ -134,6 +135,9 @@ def audit_file(
         folder: Folder of the result. Default: one under `runs`, named after model, data and ε.
         progress: Whether to show a progress bar with the time left. Default `False`.
         resume: Whether to use finished examples, or start again. Default `True`.
+        strategy: Name of a `tf.distribute` strategy over whose devices the examples are spread,
+            see `training.get_strategy`; the result is the same. With several workers every
+            process must make this call, and the chief writes. Default `"none"`.
 
     Returns:
         The folder and the `AuditResult`.
@@ -156,6 +160,7 @@ def audit_file(
     protocol = AuditProtocol(
         epsilon, norm, _as_tuple(attacks), examples, seed, bounds, split="test"
     )
+    devices = training.get_strategy(strategy)  # before any other use of TensorFlow
     path, name, others = pathlib.Path(path), datasets.check_name(data), tuple(others)
     model, *other_models = map(load_model, (path, *others))
     data_stem = pathlib.PurePath(name).stem
@@ -181,16 +186,24 @@ def audit_file(
     )
     sha256 = find_sha256(path)
     result = _read_same(folder, protocol, sha256)
+    exists = training.from_chief(result is not None, devices)
+    if training.any_worker((result is not None) != exists, devices):
+        raise ValueError(f"{folder} must be a folder that all workers share.")
     if result is None:
-        finished = folder / FINISHED
-        if not resume:
+        finished, chief = folder / FINISHED, training.is_chief(devices)
+        if not resume and chief:
             finished.unlink(missing_ok=True)
+        training.from_chief(0, devices)  # it is gone
         data_set = Examples(images, labels)
-        result = measure(model, data_set, protocol, tuple(other_models), progress, finished)
+        result = measure(
+            model, data_set, protocol, tuple(other_models), progress, finished, devices
+        )
         facts = dataclasses.replace(result.model, file=path.name, sha256=sha256)
         result = dataclasses.replace(result, model=facts)
-        write_atomically(folder / "audit.json", result.to_json())
-        finished.unlink(missing_ok=True)
+        if chief:
+            write_atomically(folder / "audit.json", result.to_json())
+            finished.unlink(missing_ok=True)
+        training.from_chief(0, devices)  # it is written
     return folder, result
 
 

@@ -16,6 +16,7 @@ from hr_keras.cli.options import (
     Baseline,
     Norm,
     Options,
+    Strategy,
     add_command,
     app,
     get_value,
@@ -228,6 +229,13 @@ def audit(
         bool,
         typer.Option(help="Use the finished examples of an interrupted audit, or start again."),
     ] = True,
+    strategy: Annotated[
+        Strategy,
+        typer.Option(
+            help="tf.distribute strategy over whose devices the examples are spread. For "
+            "multiworker run the same command in every process."
+        ),
+    ] = Strategy.none,
     data_dir: Annotated[Optional[pathlib.Path], typer.Option(help=DATA_DIR_HELP)] = None,
 ) -> None:
     """Audit a saved classifier: accuracy under attacks, and whether to believe it."""
@@ -235,29 +243,34 @@ def audit(
     from rich.console import Console
 
     from hr_keras import audit as audits
+    from hr_keras import training
     from hr_keras.cli.markdown import print_markdown
 
     attacks: dict[str, Any] = {}
     if attack is not None:
         attacks = {"attacks": tuple(map(get_value, attack))}
     with stop_with_a_line():
+        devices = training.get_strategy(get_value(strategy))
         if model is not None:
             if epsilon is None:
                 epsilon = 0.1 * widest(check_bounds(bounds))
             folder, result = audits.audit_file(
                 model, data, epsilon, get_value(norm), examples=examples, seed=seed,
                 bounds=bounds, data_dir=data_dir, others=tuple(other or ()), folder=output,
-                progress=sys.stderr.isatty(), resume=resume, **attacks,
+                progress=sys.stderr.isatty(), resume=resume, strategy=get_value(strategy),
+                **attacks,
             )  # fmt: skip
         elif output is not None and (found := audits.read_audit(output)) is not None:
             folder, result = output, found
         else:
             raise ValueError("A model file to audit, or the folder of an audit, must be given.")
-        text = audits.write_audit(folder, result)
-    console = Console()
-    print_markdown(console, text)
-    console.print(f"\nText, pictures, model_card.md and audit.json: {folder}", markup=False)
-    print_page(console, folder)
+        if training.is_chief(devices):
+            text = audits.write_audit(folder, result)
+            console = Console()
+            print_markdown(console, text)
+            console.print(f"\nText, pictures, model_card.md and audit.json: {folder}", markup=False)
+            print_page(console, folder)
+        training.from_chief(0, devices)  # a worker that ends earlier would end the chief too
 
 
 @app.command()

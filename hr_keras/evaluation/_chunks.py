@@ -7,41 +7,50 @@ from typing import Any
 import keras
 import numpy as np
 
+from hr_keras import training
 from hr_keras._core.examples import Chunk, Examples
 from hr_keras._core.files import Path
 from hr_keras._core.finished import Finished, Results, find_model_digest
 from hr_keras._core.runtime import collect_versions
+from hr_keras.evaluation._spread import find_strategy, spread
 
 
 def evaluate(
     function: Callable[[Chunk], Results],
+    model: keras.Model,
     examples: Examples,
     batch_size: int,
     progress: bool = False,
     finished: Finished | None = None,
     visit: Callable[[Chunk, Results], None] = lambda chunk, results: None,
+    strategy: Any = None,
 ) -> Results:
     """Computes results of all examples, one chunk after another.
 
     Args:
         function: Computes arrays with the examples of a chunk on axis 0.
+        model: The model that `function` evaluates.
         examples: Images and labels.
         batch_size: Examples in one compiled step.
         progress: Whether to show a progress bar.
         finished: Results that need not be computed again, and where to write new ones.
-        visit: Is called with each chunk and its results, in order.
+        visit: Is called with each chunk and its results, in order. Chunks of other workers come
+            without images.
+        strategy: A `tf.distribute` strategy, over whose devices chunks are spread. Default: that
+            of the model.
 
     Returns:
         The arrays, those of all chunks joined.
     """
     parts: list[Results] = []
+    chunks = examples.read(batch_size)
     with show_progress(progress) as show, saved(finished):
-        for number, chunk in enumerate(examples.read(batch_size)):
-            parts.append(finished.compute(chunk, number, function) if finished else function(chunk))
-            visit(chunk, parts[-1])
+        for chunk, results in spread(function, chunks, model, finished, strategy):
+            parts.append(results)
+            visit(chunk, results)
             show(chunk)
         if finished:
-            finished.check_end(len(parts))
+            finished.check_end()
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
@@ -56,7 +65,7 @@ def saved(finished: Finished | None) -> Iterator[None]:
 
 
 def open_finished(
-    resume: Path | None, model: keras.Model, settings: dict[str, Any]
+    resume: Path | None, model: keras.Model, settings: dict[str, Any], strategy: Any = None
 ) -> Finished | None:
     """Opens a file of finished examples of a model, if there is a path.
 
@@ -64,12 +73,15 @@ def open_finished(
         resume: The file, or `None`.
         model: A Keras classifier.
         settings: What else the results depend on.
+        strategy: Of its workers the chief writes the file. Default: that of the model.
     """
     if resume is None:
         return None
     versions = collect_versions()
     packages = {name: versions[name] for name in ("hr_keras", "keras", "tensorflow")}
-    return Finished(resume, settings | {"model": find_model_digest(model)} | packages)
+    strategy = find_strategy(model, strategy)
+    writes = strategy is None or training.is_chief(strategy)
+    return Finished(resume, settings | {"model": find_model_digest(model)} | packages, writes)
 
 
 @contextlib.contextmanager
@@ -103,7 +115,7 @@ def show_progress(progress: bool) -> Iterator[Callable[[Chunk], None]]:
         task = shown.add_task("", total=None, examples=0)
 
         def show(chunk: Chunk) -> None:
-            done = chunk.first_index + len(chunk.images)
+            done = chunk.first_index + len(chunk.labels)
             total = None if chunk.share is None else 1.0
             shown.update(task, total=total, completed=chunk.share or 0.0, examples=done)
 

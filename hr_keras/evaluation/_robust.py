@@ -131,7 +131,7 @@ def robust_accuracy(
         "first_index": first_index,
     }
     finished = open_finished(resume, model, settings)
-    correct = evaluate(attack, examples, batch_size, progress, finished)["correct"].T
+    correct = evaluate(attack, model, examples, batch_size, progress, finished)["correct"].T
     names = (one.name for one in checked)
     return RobustAccuracy(correct[0], dict(zip(names, correct[1:], strict=True)))
 

@@ -153,7 +153,7 @@ def sweep(
         "batch_size": batch_size,
     }
     finished = open_finished(resume, model, settings)
-    results = evaluate(attack, examples, batch_size, progress, finished)
+    results = evaluate(attack, model, examples, batch_size, progress, finished)
     clean, zero = results["clean"], results["zero"]
     columns = iter(np.moveaxis(results["attacked"].astype(bool), 0, -1))  # (ε > 0, objectives, n)
     unattacked = np.broadcast_to(clean, (len(found), len(clean)))

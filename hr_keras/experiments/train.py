@@ -181,12 +181,10 @@ def train_trial(
     else:
         model = train_model(protocol, method, seed, data, checkpoint)
         history = _collect_history(checkpoint.epochs)
-    if not chief:
-        return None
     if protocol.evaluated_on == "test":  # in a search, other values may do better
         rate = protocol.find_learning_rate(method)
         _check_finite(model, rate, folder.result_path(method, realization).stem)
-    result = Result(
+    result = Result(  # in every worker: they share the examples to attack
         method=method,
         realization=realization,
         seed=seed,
@@ -196,6 +194,8 @@ def train_trial(
         seconds=round(checkpoint.seconds + time.perf_counter() - started, 1),
         versions=collect_versions(),
     )
+    if not chief:
+        return None
     with replacing(folder.model_path(method, realization)) as temporary:
         model.save(temporary)
     folder.write_result(result)

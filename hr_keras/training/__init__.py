@@ -6,6 +6,7 @@ from hr_keras.training.multi_worker import fit
 from hr_keras.training.strategy import (
     any_worker,
     check_strategy,
+    find_worker,
     from_chief,
     get_strategy,
     is_chief,
@@ -19,6 +20,7 @@ __all__ = [
     "AdversarialTraining",
     "any_worker",
     "check_strategy",
+    "find_worker",
     "fit",
     "from_chief",
     "get_strategy",

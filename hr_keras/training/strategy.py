@@ -194,13 +194,44 @@ def any_worker(flag: bool, strategy: "tf.distribute.Strategy") -> bool:
     return bool(_sum_over_workers(flag, strategy))
 
 
+def find_worker(strategy: "tf.distribute.Strategy") -> tuple[int, int]:
+    """Returns the number of this process among those of a strategy, and how many there are.
+
+    Args:
+        strategy: A `tf.distribute.Strategy`.
+
+    Returns:
+        (number, count): (0, 1) unless the strategy has several workers. The chief is number 0.
+
+    Example:
+
+    ```python
+    from hr_keras import training
+
+    assert training.find_worker(training.get_strategy("none")) == (0, 1)
+    ```
+    """
+    if not is_multi_worker(strategy):
+        return 0, 1
+    resolver = strategy.cluster_resolver
+    tasks = resolver.cluster_spec().as_dict()
+    chiefs = len(tasks.get("chief", ()))
+    before = chiefs if resolver.task_type == "worker" else 0
+    return before + int(resolver.task_id), chiefs + len(tasks.get("worker", ()))
+
+
 def _sum_over_workers(number: int, strategy: "tf.distribute.Strategy") -> int:
     if not is_multi_worker(strategy):
         return number
+    return int(sum_over_workers(number, strategy))
+
+
+def sum_over_workers(numbers: Any, strategy: "tf.distribute.Strategy") -> Any:
+    """Returns the sum of int64 arrays of all workers, once all of them have made this call."""
     import tensorflow as tf
 
-    total = int(_sum_over_replicas(strategy)(tf.constant(int(number), tf.int64)))
-    # Every replica has added the number of its worker; all workers have as many replicas.
+    total = _sum_over_replicas(strategy)(tf.constant(numbers, tf.int64)).numpy()
+    # Every replica has added the numbers of its worker; all workers have as many replicas.
     return total // len(strategy.extended.worker_devices)
 
 
