@@ -25,6 +25,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 PAGES = {
     "README.md": ROOT / "README.md",
     "reproduction.md": ROOT / "docs" / "reproduction.md",
+    "reading_the_numbers.md": ROOT / "docs" / "reading_the_numbers.md",
     "is_it_the_loss.md": ROOT / "docs" / "is_it_the_loss.md",
     "adversarial_training.md": ROOT / "docs" / "adversarial_training.md",
 }
@@ -86,6 +87,12 @@ def difference(folder, attack, through, epsilon, examples=None):
     """HR − CE with its interval."""
     found = find_difference(folder, attack, through, epsilon, examples)
     return format_interval(found["mean"], found["low"], found["high"], format_difference)
+
+
+def estimate(folder, method, attack, through, epsilon):
+    """An accuracy with its standard error."""
+    found = find_accuracies(folder, attack, through, epsilon).loc[method]
+    return format_estimate(found["mean"], found["standard_error"])
 
 
 def verdict(folder, attack, through, epsilon, examples=None):
@@ -221,9 +228,9 @@ def render(name):
         autoescape=False,  # Markdown from our own templates and results
     )
     functions = (
-        row, difference, verdict, zero_share, convergence_accuracy, epochs_to_reach, norm, include,
-        is_measured, picture, sort_methods, compare_to_ce, gradient_ratio, describe_models,
-        robustness,
+        row, estimate, difference, verdict, zero_share, convergence_accuracy, epochs_to_reach,
+        norm, include, is_measured, picture, sort_methods, compare_to_ce, gradient_ratio,
+        describe_models, robustness,
     )  # fmt: skip
     environment.globals |= {function.__name__: function for function in functions}
     environment.globals |= {

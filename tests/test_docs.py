@@ -1,11 +1,32 @@
+"""The pages: their numbers, their code, their commands, their links, and the site made of them."""
+
+import html
+import importlib
 import pathlib
+import re
 import runpy
+import shlex
 
+import pytest
+import typer
 from saved_results import make_accuracies, make_folder, make_result
+from test_docstrings import documented_arguments
 
+import hr_keras
+from hr_keras import cli, datasets
+from hr_keras.experiments import METHODS
 from hr_keras.experiments.result import Accuracy
 
 ROOT = pathlib.Path(__file__).parent.parent
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+NAMES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "benchmarks/README.md")
+TEXTS = [*PAGES, *(ROOT / name for name in NAMES)]
+SITE = ROOT / "site"
+LOAD = datasets.load
+
+
+def name_page(path):
+    return str(path.relative_to(ROOT))
 
 
 def test_every_number_of_the_pages_comes_from_saved_results(monkeypatch):
@@ -68,3 +89,112 @@ def test_the_page_about_the_loss_says_which_methods_are_above_ce(tmp_path):
     assert found.startswith("better: +.205 [+")
     assert page["compare_to_ce"](tmp_path, "rce", *cell[1:]) == "not measured yet"
     assert page["include"](tmp_path, "table.md") == "#### Complete"
+
+
+def find_blocks(path, language):
+    """The code of fenced blocks, each at its line of the page."""
+    text = path.read_text()
+    for block in re.finditer(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
+        yield "\n" * text[: block.start(1)].count("\n") + block[1]
+
+
+def load_a_few(name, **arguments):
+    """Enough images for every block to run, too few to learn from."""
+    splits = LOAD(name, **arguments)
+    return datasets.Dataset(*(datasets.Split(*(part[:100] for part in one)) for one in splits))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [p for p in PAGES if "```python" in p.read_text()], ids=name_page)
+def test_the_code_of_a_page_runs_from_top_to_bottom(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(datasets, "load", load_a_few)
+    namespace, methods = {"__name__": "page"}, dict(METHODS)
+    try:
+        for block in find_blocks(page, "python"):
+            exec(compile(block, str(page), "exec"), namespace)
+    finally:
+        METHODS.clear()
+        METHODS.update(methods)
+
+
+def find_commands(path):
+    text = path.read_text()
+    found = re.findall(r"^(?:\$ )?(hr-keras [^#\n]+)", text, re.MULTILINE)
+    return found + re.findall(r"`(hr-keras [^`\n]+)`", text)
+
+
+@pytest.mark.parametrize("page", [p for p in TEXTS if find_commands(p)], ids=name_page)
+def test_every_command_of_a_page_is_one(page):
+    commands = typer.main.get_command(cli.app).commands
+    for line in find_commands(page):
+        name, *arguments = shlex.split(line.replace("…", "x"))[1:]
+        if name.startswith("-") or name == "COMMAND":
+            continue
+        context = commands[name].make_context(name, arguments)  # an error names what is wrong
+        assert context.params
+
+
+@pytest.mark.parametrize("page", TEXTS, ids=name_page)
+def test_every_link_to_a_file_leads_to_one(page):
+    targets = re.findall(
+        r"(?<=\]\()([^)\s#]+)", re.sub(r"```.*?```", "", page.read_text(), flags=re.S)
+    )
+    for target in targets:
+        assert ":" in target or (page.parent / target).exists(), target
+
+
+def test_every_picture_is_drawn_by_the_script():
+    drawn = runpy.run_path(str(ROOT / "docs" / "draw.py"))["PICTURES"]
+    assert {path.name for path in (ROOT / "docs" / "pictures").iterdir()} == set(drawn)
+
+
+def test_a_drawing_is_an_svg_of_today(tmp_path):
+    script = runpy.run_path(str(ROOT / "docs" / "draw.py"))
+    script["main"](tmp_path)
+    for name in script["PICTURES"]:
+        # Positions of text may differ with the version of Matplotlib, its words may not.
+        words = [re.findall(r">([^<>]*\w[^<>]*)</text>", (folder / name).read_text())
+                 for folder in (tmp_path, ROOT / "docs" / "pictures")]  # fmt: skip
+        assert words[0] == words[1] != []
+
+
+@pytest.fixture(scope="module")
+def reference():
+    """The reference of the site as text without tags."""
+    if not (SITE / "api").is_dir():
+        pytest.skip("there is no site: make it with `mkdocs build`, from the extra docs")
+    pages = [path.read_text() for path in sorted(SITE.glob("api/*/index.html"))]
+    return "\n".join(pages)
+
+
+def strip(text):
+    return re.sub(r"\s+", "", html.unescape(re.sub(r"<[^>]+>", "", text)))
+
+
+MODULES = [name for name in hr_keras.__all__ if not name.startswith("_") and name != "HRLoss"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("module", [*MODULES, "attacks.objectives"])
+def test_the_site_shows_every_public_name_whole(module, reference):
+    plain, faults = strip(reference), []
+    for name in importlib.import_module(f"hr_keras.{module}").__all__:
+        value = getattr(importlib.import_module(f"hr_keras.{module}"), name)
+        if f'id="hr_keras.{module}.{name}"' not in reference and name != "objectives":
+            faults.append(name)
+        docstring = (getattr(value, "__doc__", None) or "") if callable(value) else ""
+        _, _, cited = docstring.partition("References:\n")
+        for item in re.findall(r'"[^"]+"', cited.partition("Example:")[0]):
+            if strip(item) not in plain:
+                faults.append(f"{name}: {item}")
+        faults += [f"{name}: {one}" for one in documented_arguments(docstring) if one not in plain]
+    assert not faults
+
+
+@pytest.mark.slow
+def test_the_site_asks_no_other_server_for_anything(reference):
+    for path in SITE.rglob("*.html"):
+        text = path.read_text()
+        assert not re.findall(r'<(?:script|img|iframe)[^>]*\ssrc="?https?:', text), path
+        assert not re.findall(r'<link[^>]*rel="?stylesheet"?[^>]*href="?https?:', text), path

@@ -10,6 +10,7 @@ import numpy as np
 
 StrategyName = Literal["auto", "none", "mirrored", "multiworker"]  # of `training.get_strategy`
 STRATEGIES: tuple[str, ...] = get_args(StrategyName)
+"""Names that `get_strategy` knows."""
 Norm = Literal["linf", "l2"]
 NORMS: tuple[str, ...] = get_args(Norm)
 Bound = float | tuple[float, ...]  # for all channels, or one for each

@@ -4,7 +4,9 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 Verdict = Literal["ok", "warning", "fault", "not applicable"]
+"""What a check concludes, see `Finding`."""
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
+"""All verdicts."""
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,7 @@ class Attack(abc.ABC):
     name: str = None  # type: ignore[assignment]  # always a string after `__post_init__`
 
     # Arguments of compiled code, or of no influence on it.
-    _NOT_COMPILED: ClassVar = {"name", "epsilon", "seed", "n_restarts", "batch_size"}
+    _NOT_COMPILED: ClassVar[set[str]] = {"name", "epsilon", "seed", "n_restarts", "batch_size"}
 
     def __post_init__(self) -> None:
         check_backend()

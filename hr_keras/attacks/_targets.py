@@ -18,7 +18,7 @@ class TargetChoosingAttack(IterativeAttack):
     _: KW_ONLY
     n_targets: int = 9
 
-    OBJECTIVES: ClassVar = {
+    OBJECTIVES: ClassVar[dict[str, objectives.TargetedObjective]] = {
         one.name: one for one in (objectives.TARGETED_DLR, objectives.LOGIT_DIFFERENCE)
     }
 

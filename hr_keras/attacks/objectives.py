@@ -39,7 +39,9 @@ __all__ = [
 ]
 
 Route = Literal["logits", "probabilities"]
+"""What the gradient goes through: `"logits"`, exact, or `"probabilities"`, as published."""
 ROUTES: tuple[Route, ...] = ("logits", "probabilities")
+"""Both routes."""
 
 
 @dataclass(frozen=True)
@@ -139,6 +141,7 @@ class TargetedObjective:
 AnyObjective: TypeAlias = Objective | KerasObjective
 # What users may pass: a name, a Keras loss, a callable, or an objective.
 Identifier: TypeAlias = str | keras.losses.Loss | Callable[[Any, Any], Any] | AnyObjective
+"""What attacks take for an objective: its name, a Keras loss or a callable, see `get`."""
 
 
 def get(identifier: Any) -> AnyObjective:

@@ -25,6 +25,7 @@ from hr_keras._core.files import Path
 from hr_keras._core.finding import Finding
 
 WORST_CASE = "worst_case"
+"""Name of the row that counts an example as robust if it withstands every attack."""
 
 
 @dataclasses.dataclass(frozen=True)

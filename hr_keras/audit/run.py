@@ -20,6 +20,7 @@ from hr_keras.audit.result import AuditProtocol, AuditResult, read_audit
 __all__ = ["ATTACKS", "audit", "audit_file"]
 
 ATTACKS = ("noise", "fgsm", "pgd", "fast")
+"""Attacks of an audit, unless others are chosen."""
 # Finished examples of an audit that was interrupted, in the folder of its result.
 FINISHED = "finished.npz"
 

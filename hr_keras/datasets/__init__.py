@@ -22,6 +22,7 @@ _PUBLISHED = {
     "svhn_cropped": "SVHN",
 }
 NAMES = (*_EMBEDDED, *_PUBLISHED)
+"""Data sets that `load` knows by name."""
 
 
 class Split(NamedTuple):

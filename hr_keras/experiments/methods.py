@@ -152,6 +152,7 @@ METHODS: dict[str, Method] = {
         Method("trades_hr", "TRADES, HR", "#221199", _make_hr, _TRADES),
     )
 }  # fmt: skip
+"""All methods by name. Add your own before a protocol names it."""
 
 BUILT_IN = tuple(METHODS)  # known in every process; what users add is known in theirs only
 

@@ -250,6 +250,7 @@ _CIFAR10 = dataclasses.replace(_SVHN, preset="paper-cifar10", dataset="cifar10",
 PRESETS: dict[str, Protocol] = {
     protocol.preset: protocol for protocol in (_QUICK, _MNIST, _CIFAR10, _SVHN)
 }
+"""The protocols by name: the quick one and those of the paper."""
 
 
 def from_preset(name: str, **changes: Any) -> Protocol:
