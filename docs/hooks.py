@@ -61,16 +61,10 @@ def on_config(config):
     config["mdx_configs"].setdefault("pymdownx.superfences", {})["custom_fences"] = [
         {"name": "math", "class": "math", "format": format_formula}
     ]
-    page = ROOT / "docs" / "is_it_the_loss.md"
-    if not page.exists():  # while its measurements are missing
-        config["nav"] = _without(config["nav"], page.name)
+    named = json.dumps(config["nav"])
+    pages = sorted(path.name for path in (ROOT / "docs").glob("*.md"))
+    config["nav"] += [page for page in pages if page not in named]  # none is lost
     return config
-
-
-def _without(nav, page):
-    if isinstance(nav, list):
-        return [_without(item, page) for item in nav if page not in getattr(item, "values", set)()]
-    return {k: _without(v, page) for k, v in nav.items()} if isinstance(nav, dict) else nav
 
 
 def format_formula(source, *arguments, **options):
