@@ -2,6 +2,7 @@
 
 import html
 import importlib
+import json
 import pathlib
 import re
 import runpy
@@ -157,6 +158,19 @@ def test_a_drawing_is_an_svg_of_today(tmp_path):
         words = [re.findall(r">([^<>]*\w[^<>]*)</text>", (folder / name).read_text())
                  for folder in (tmp_path, ROOT / "docs" / "pictures")]  # fmt: skip
         assert words[0] == words[1] != []
+
+
+def test_the_tour_opens_in_colab_where_the_repository_has_an_address(monkeypatch):
+    pytest.importorskip("mkdocs", reason="needs the extra docs")
+    hooks = runpy.run_path(str(ROOT / "docs" / "hooks.py"))
+    notebook = json.loads((ROOT / hooks["NOTEBOOK"]).read_text())
+    monkeypatch.delenv("GITHUB_REPOSITORY", raising=False)
+    text, pictures = hooks["write_notebook"](notebook)
+    assert "https:" not in text
+    assert all(f"]({name})" in text for name in pictures)
+    monkeypatch.setenv("GITHUB_REPOSITORY", "someone/something")
+    text, _ = hooks["write_notebook"](notebook)
+    assert text.count("/github/someone/something/blob/main/examples/tour.ipynb)") == 1
 
 
 @pytest.fixture(scope="module")
