@@ -120,7 +120,7 @@ def test_the_code_of_a_page_runs_from_top_to_bottom(page, tmp_path, monkeypatch)
 
 
 def find_commands(path):
-    text = path.read_text()
+    text = path.read_text().replace("\\\n", " ")
     found = re.findall(r"^(?:\$ )?(hr-keras [^#\n]+)", text, re.MULTILINE)
     return found + re.findall(r"`(hr-keras [^`\n]+)`", text)
 
@@ -129,7 +129,7 @@ def find_commands(path):
 def test_every_command_of_a_page_is_one(page):
     commands = typer.main.get_command(cli.app).commands
     for line in find_commands(page):
-        name, *arguments = shlex.split(line.replace("…", "x"))[1:]
+        name, *arguments = shlex.split(line.replace(" … ", " ").replace("…", "x"))[1:]
         if name.startswith("-") or name == "COMMAND":
             continue
         context = commands[name].make_context(name, arguments)  # an error names what is wrong
