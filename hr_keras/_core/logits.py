@@ -18,6 +18,7 @@ from hr_keras._core.model_graph import (
     run_model,
 )
 from hr_keras._core.model_graph import known_logits as known_logits
+from hr_keras._core.unknown_logits import warn_of_unknown_logits
 
 _Cache = weakref.WeakKeyDictionary[keras.Model, tuple[Hashable, Any]]
 _OUTPUTS: _Cache = weakref.WeakKeyDictionary()
@@ -75,21 +76,21 @@ def classifier_output(model: keras.Model, images: Any = None) -> ClassifierOutpu
         ValueError: If the output is not one tensor of this shape, or the backend is not TensorFlow.
     """
     check_backend()
+    check_keras_model(model)
     import tensorflow as tf
 
-    check_keras_model(model)
     layers_now = structure(model)
     if _OUTPUTS.get(model, (None, None))[0] != layers_now:
         if images is not None and not model.built:
             model(images[:1], training=False)
         replicas.warn_of_unsynchronized(model)
-        # The caller may be building a graph. Elsewhere not: it stops the tapes of a layer of the
-        # model that differentiates.
+        # The caller may be building a graph. Elsewhere not: it stops the tapes inside a model.
         outside = contextlib.nullcontext() if tf.executing_eagerly() else tf.init_scope()
         with outside:
             _OUTPUTS[model] = structure(model), _find_output(model)
-    output: ClassifierOutput = _OUTPUTS[model][1]
-    return output
+        if _OUTPUTS[model][1].kind == "probabilities":
+            warn_of_unknown_logits(model.name)
+    return _OUTPUTS[model][1]
 
 
 def check_keras_model(model: Any) -> None:

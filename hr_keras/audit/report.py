@@ -17,16 +17,13 @@ from hr_keras._core.rendering import (
     plain_text,
     printable_text,
 )
+from hr_keras._core.unknown_logits import MARK, NOTE
 from hr_keras.audit.result import WORST_CASE, AuditResult, AuditRow
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _VERDICTS = {"fault": "FAULT", "warning": "warning", "ok": "ok", "not applicable": "–"}
-_UNKNOWN_LOGITS = (
-    "† The model's logits are not known, so that attacks use the logarithms of its probabilities, "
-    "whose gradient may vanish: true accuracy under attack may be far lower, under `standard` too."
-)
 _NORMS = {"linf": "L∞", "l2": "L2"}
 # Colour-blind safe (Okabe & Ito), without its yellow, and three more.
 _COLOURS = (
@@ -55,7 +52,7 @@ def format_accuracies(result: AuditResult) -> list[str]:
             "AutoAttack."
         )
     if _mark(result):
-        notes += f" {_UNKNOWN_LOGITS}"
+        notes += f" {MARK} {NOTE}"
     return [f"## Accuracy at {_format_size(result)}", _format_attacks(result), notes]
 
 
@@ -86,7 +83,7 @@ def format_details(result: AuditResult) -> list[str]:
 
 def _mark(result: AuditResult) -> str:
     """What follows an accuracy under attack that may be too high."""
-    return "†" if result.model.output == "probabilities" else ""
+    return MARK if result.model.output == "probabilities" else ""
 
 
 def find_name(result: AuditResult) -> str:

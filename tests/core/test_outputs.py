@@ -1,5 +1,7 @@
 """Models that end in sigmoids or in one output, in fixed batches or unknown shapes."""
 
+import warnings
+
 import keras
 import numpy as np
 import pytest
@@ -96,6 +98,19 @@ def test_a_softmax_inside_a_function_and_one_that_must_be_converted():
         )
         FGSM(0.1)(model, IMAGES, np.arange(5) % 4)
     assert not tf.config.functions_run_eagerly()
+
+
+def test_a_model_whose_logits_are_not_known_is_warned_of_once():
+    inputs = keras.Input((8, 8, 1))
+    exponents = keras.ops.exp(keras.layers.Dense(4)(keras.layers.Flatten()(inputs)))
+    model = keras.Model(inputs, exponents / keras.ops.sum(exponents, axis=-1, keepdims=True))
+    labels = np.arange(5) % 4
+    with pytest.warns(UserWarning, match=r"logits are not known.*may be far lower"):
+        FGSM(0.1)(model, IMAGES, labels)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        evaluation.robust_accuracy(model, IMAGES, labels, FGSM(0.1))
+        evaluation.sweep(SIGMOIDS["dense"](4), IMAGES, labels)
 
 
 def test_one_output_without_a_sigmoid():

@@ -303,15 +303,15 @@ def test_weights_count_as_copies_with_the_hr_loss(method):
 @pytest.mark.parametrize("loss", [HRLoss, CE])
 @pytest.mark.parametrize("method", ["TRADES", "MART"])
 def test_examples_of_an_ignored_class_do_not_count(method, loss):
-    """A step on a batch with void labels is the step on the rest of it."""
+    """A step on a batch with void labels is the step on the rest, attacked from the same points."""
     images, labels = examples(8)
-    void = np.arange(8) % 4 == 1
+    void = np.arange(8) >= 5
     models = perceptron(), perceptron()
     for model, data, ignored in (
         (models[0], (images, np.where(void, 255, labels)), 255),
         (models[1], (images[~void], labels[~void]), None),
     ):
-        robust = getattr(training, method)(model, PGD(1e-6, n_iter=1))
+        robust = getattr(training, method)(model, PGD(0.2, n_iter=2))
         fit(robust, loss(ignore_class=ignored), data=data)
     assert_same(models[0], models[1], atol=1e-5)
 
