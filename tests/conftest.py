@@ -1,22 +1,12 @@
+"""What all tests share. TensorFlow is imported in functions: who hands out tests needs none."""
+
 import os
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
-import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 from hypothesis import settings
 
-from hr_keras import datasets, models
-
-# Replicas on one machine: must be said before TensorFlow starts its devices.
-tf.config.set_logical_device_configuration(
-    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 4
-)
-if "PYTEST_XDIST_WORKER" in os.environ:  # as many threads as processes, not as many each
-    tf.config.threading.set_intra_op_parallelism_threads(1)
-
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 settings.register_profile("hr_keras", deadline=None, derandomize=True, max_examples=25)
 settings.load_profile("hr_keras")
 
@@ -29,14 +19,33 @@ def pytest_cmdline_main(config):
         config.option.numprocesses, config.option.dist = 2, "worksteal"
 
 
+def pytest_collection(session):
+    """Replicas on one machine: must be said before TensorFlow starts its devices."""
+    if session.config.pluginmanager.hasplugin("dsession"):
+        return  # the workers collect
+    import tensorflow as tf
+
+    tf.config.set_logical_device_configuration(
+        tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 4
+    )
+    if hasattr(session.config, "workerinput"):  # as many threads as processes, not as many each
+        tf.config.threading.set_intra_op_parallelism_threads(1)
+
+
 @pytest.fixture(scope="session")
 def digits():
+    from hr_keras import datasets
+
     return datasets.load("mnist10k")
 
 
 @pytest.fixture(scope="session")
 def cnn(digits):
     """The paper's network after two epochs: far from chance and not saturated."""
+    import keras
+
+    from hr_keras import models
+
     model = models.mnist_cnn(seed=0)
     model.compile(keras.optimizers.SGD(0.05), loss="sparse_categorical_crossentropy")
     model.fit(*digits.train, batch_size=100, epochs=2, verbose=0)
@@ -50,6 +59,8 @@ def linear():
 
 
 def linear_model(scale, classifier_activation="softmax"):
+    import keras
+
     generator = np.random.default_rng(0)
     model = keras.Sequential(
         [
@@ -64,6 +75,8 @@ def linear_model(scale, classifier_activation="softmax"):
 
 def mirrored(replicas):
     """N replicas on N logical CPUs; this reduction lets one process use several N in turn."""
+    import tensorflow as tf
+
     return tf.distribute.MirroredStrategy(
         [f"CPU:{k}" for k in range(replicas)],
         cross_device_ops=tf.distribute.ReductionToOneDevice(),
