@@ -221,6 +221,7 @@ def test_logits_times_1000(build, trained, test):
     )
 
 
+@pytest.mark.slow
 def test_hr_trained_until_its_softmax_saturates(build, train, test):
     weights = fitted(HRLoss(1.6), train, epochs=15, learning_rate=0.03)
     found = wrong(check(build(weights), test))

@@ -93,6 +93,7 @@ def trained(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_saturation_is_measured_once_and_drawn_without_models(trained, monkeypatch):
     """A multiplication raises the accuracy as published; nothing else changes."""
     measuring.measure_saturation(trained, 60)
@@ -134,6 +135,7 @@ def test_saturation_is_measured_once_and_drawn_without_models(trained, monkeypat
         measuring.measure_saturation(trained, 50)
 
 
+@pytest.mark.slow
 def test_every_table_of_new_results_has_the_confidence_columns(trained):
     text = accuracy_table.write([trained], trained.path)
     assert "how certain the models are" in text

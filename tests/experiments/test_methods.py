@@ -115,6 +115,7 @@ def train(tiny, name, path):
     return fit.train_model(protocol, name, 0, data, Checkpoint(path, protocol, name, 0))
 
 
+@pytest.mark.slow
 def test_the_scaled_model_is_the_ce_model_with_its_logits_multiplied(tiny, tmp_path):
     """Also where training resumes after its last epoch, and in a file without code of ours."""
     images, labels = tiny[1].test

@@ -193,7 +193,7 @@ def test_training_killed_again_and_again_ends_with_the_same_bits(tmp_path, small
             [*command, tmp_path / "killed"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         try:
-            process.wait(timeout=generator.uniform(0.3, 0.7) * whole if kills < 5 else None)
+            process.wait(timeout=generator.uniform(0.25, 0.5) * whole if kills < 5 else None)
             break
         except subprocess.TimeoutExpired:
             process.kill()
@@ -362,13 +362,8 @@ class Stopped(Exception):
     """In place of a power cut."""
 
 
-def slow(*values):
-    return pytest.param(*values, marks=pytest.mark.slow)
-
-
-@pytest.mark.parametrize(
-    "damage", ["cut", slow("flip"), slow("no zip"), slow("gone"), slow("both")]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("damage", ["cut", "flip", "no zip", "gone", "both"])
 def test_a_damaged_checkpoint_is_recognised_and_the_one_before_used(
     tiny, run, tmp_path, monkeypatch, damage
 ):

@@ -100,7 +100,7 @@ def test_without_an_attack_it_is_ordinary_training_bit_for_bit(attack, clean_wei
 
 def test_trades_without_an_attack_is_ordinary_training():
     ordinary, wrapped = normalised(dropout=0), normalised(dropout=0)
-    fit(ordinary)
+    fit(ordinary, run_eagerly=True)
     fit(training.TRADES(wrapped, PGD(0.0, n_iter=1)))
     assert_same(wrapped, ordinary, atol=1e-5)
 
@@ -266,7 +266,8 @@ def test_labels_may_be_columns_or_distributions(method):
         (labels, CE()), (labels[:, None], CE()), (one_hot, keras.losses.CategoricalCrossentropy())
     ):  # fmt: skip
         models.append(perceptron())
-        fit(method(models[-1], PGD(0.1, n_iter=2)), loss, data=(images, y))
+        eager = y is labels  # only what is compared with the others
+        fit(method(models[-1], PGD(0.1, n_iter=2)), loss, data=(images, y), run_eagerly=eager)
     for model in models[1:]:
         assert_same(model, models[0], atol=1e-5)
 
@@ -300,8 +301,7 @@ def test_weights_count_as_copies_with_the_hr_loss(method):
     assert_same(models[0], models[1], atol=1e-5)
 
 
-@pytest.mark.parametrize("loss", [HRLoss, CE])
-@pytest.mark.parametrize("method", ["TRADES", "MART"])
+@pytest.mark.parametrize(("method", "loss"), [("TRADES", HRLoss), ("MART", CE)])
 def test_examples_of_an_ignored_class_do_not_count(method, loss):
     """A step on a batch with void labels is the step on the rest, attacked from the same points."""
     images, labels = examples(8)
@@ -317,7 +317,12 @@ def test_examples_of_an_ignored_class_do_not_count(method, loss):
 
 
 @pytest.mark.parametrize(
-    ("replicas", "method"), [(2, "AdversarialTraining"), (4, "TRADES"), (2, "MART")]
+    ("replicas", "method"),
+    [
+        (2, "AdversarialTraining"),
+        pytest.param(4, "TRADES", marks=pytest.mark.slow),
+        pytest.param(2, "MART", marks=pytest.mark.slow),
+    ],
 )
 def test_replicas_train_the_model_that_one_device_trains(replicas, method):
     """Batches of 8, 8 and 7, with weights, and a synchronised batch normalisation."""
@@ -406,7 +411,7 @@ def test_a_saved_wrapper_resumes_with_the_same_bits(method, tmp_path):
     """Without dropout, the state of whose random numbers Keras does not save."""
     optimizer = keras.optimizers.Adam(0.01)
     robust = make_method(method, normalised(dropout=0))
-    fit(robust, HRLoss(3.0), optimizer=optimizer)
+    fit(robust, HRLoss(3.0), optimizer=optimizer, run_eagerly=method == "mixed")
     robust.save(tmp_path / "robust.keras")
     loaded = keras.models.load_model(tmp_path / "robust.keras")
     configs = [model.get_config() | {"model": None} for model in (loaded, robust)]
@@ -420,7 +425,7 @@ def test_a_saved_wrapper_resumes_with_the_same_bits(method, tmp_path):
 
 def test_the_wrapped_model_needs_nothing_of_ours(tmp_path):
     model = normalised()
-    fit(training.TRADES(model, PGD(0.1, n_iter=1)), HRLoss(3.0))
+    fit(training.TRADES(model, PGD(0.1, n_iter=1)), HRLoss(3.0), run_eagerly=True)
     model.save(tmp_path / "model.keras")
     images, _ = examples()
     np.save(tmp_path / "images.npy", images)
@@ -539,6 +544,7 @@ def test_a_step_makes_one_pass_for_each_step_of_the_attack_and_one_to_train(meth
 # Robustness, and overfitting to a single step
 
 
+@pytest.mark.slow
 def test_robust_accuracy_rises_on_digits(digits):
     def train(wrap):
         keras.utils.set_random_seed(0)
@@ -581,9 +587,10 @@ def test_overfitting_to_a_single_step_is_in_the_logs_and_is_found():
     """A full step jumps over the place that fools the model, smaller ones do not."""
     images, labels = np.full((8, *SHAPE), 0.52, "float32"), np.zeros(8, "int32")
     history = {}
-    for attack in (FGSM(0.2), PGD(0.2, n_iter=10)):
+    for attack, eager in ((FGSM(0.2), False), (PGD(0.2, n_iter=10), True)):
         robust = training.AdversarialTraining(waves(), attack)
-        robust.compile(keras.optimizers.SGD(0.0), loss=CE(from_logits=True), metrics=["accuracy"])
+        loss = CE(from_logits=True)
+        robust.compile(keras.optimizers.SGD(0.0), loss, metrics=["accuracy"], run_eagerly=eager)
         history |= robust.fit(
             images, labels, validation_data=(images, labels), batch_size=4, verbose=0
         ).history

@@ -37,12 +37,12 @@ def train(strategy, weights=False, n=53, regularizer=None, fit=(), **arguments):
 @pytest.mark.parametrize(
     ("replicas", "data", "compiled"),
     [
-        (4, {"n": 49}, {}),  # the last batch is of one example, three replicas have none
+        # the last batch is of one example, three replicas have none
+        (4, {"n": 49, "regularizer": keras.regularizers.L2(0.05)}, {"steps_per_execution": 2}),
         (3, {"weights": True}, {}),  # of which some are zero
         (2, {"fit": {"class_weight": {0: 1.0, 1: 0.0, 2: 5.0, 3: 0.5}}}, {"run_eagerly": True}),
-        (2, {"regularizer": keras.regularizers.L2(0.05)}, {"steps_per_execution": 2}),
     ],
-    ids=["last batch of one", "weights", "class weights, eager", "L2, several steps a call"],
+    ids=["last batch of one, L2, several steps a call", "weights", "class weights, eager"],
 )
 def test_replicas_train_the_model_that_one_device_trains(replicas, data, compiled):
     """Five steps at learning rate 0.5, the last batch uneven."""
