@@ -66,19 +66,20 @@ def measure(name, n, repeats, clock):
         model, images, labels, (*peers.LIBRARIES, peers.CleverHansTutorial)
     )
     some = images[: 2 * BATCH], labels[: 2 * BATCH]
-    rows += same_images(running, model, *some) + same_cells(running, model, *some)
+    everyone = running | {"gradient shared by hand": peers.SharedByHand(model)}
+    rows += same_images(running, model, *some) + same_cells(everyone, model, *some)
     contestants = {
         "hr_keras": lambda: evaluation.sweep(model, images, labels, batch_size=BATCH),
         "1 forward": peers.passes(model, images, labels, BATCH),
         "1 forward + 2 backward": peers.passes(model, images, labels, BATCH, ("ce", "hr")),
     }
-    for peer_name, peer in running.items():
+    for peer_name, peer in everyone.items():
         contestants[peer_name] = lambda peer=peer: peers.six_cells(peer, images, labels, BATCH)
     seconds = compare(contestants, repeats, clock)
     once = zip(seconds["1 forward + 2 backward"], seconds["1 forward"], strict=True)
     seconds["pass budget"] = [backward + 4 * forward for backward, forward in once]
     title = f"six cells, {name}, {n} images"
-    rows += report(title, seconds, {peer_name: running[peer_name].note for peer_name in running})
+    rows += report(title, seconds, {peer_name: everyone[peer_name].note for peer_name in everyone})
     of_budget = ratios(seconds, "hr_keras", "pass budget")
     rows.append(limit(title, "hr_keras / pass budget", of_budget, at_most=AT_MOST))
     for fastest in sorted(running, key=lambda peer_name: sum(seconds[peer_name]))[:1]:

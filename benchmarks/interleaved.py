@@ -1,6 +1,7 @@
 """Time contestants in turn (A B A B …), so that a drifting machine slows all of them alike."""
 
 import argparse
+import datetime
 import json
 import os
 import pathlib
@@ -74,22 +75,26 @@ def ratios(seconds, name, to):
     return [a / b for a, b in zip(seconds[name], seconds[to], strict=True)]
 
 
-def limit(title, what, measured, at_most=None, at_least=None):
-    """Print and return a row: the median of what was measured, and whether it holds the limit."""
+def limit(title, quantity, measured, at_most=None, at_least=None):
+    """Print and return a row: the median of a quantity, and whether it holds its limit.
+
+    A quantity "a / b" is the seconds of `a` by those of `b`, pair by pair, where it names no unit.
+    """
     values = measured if isinstance(measured, list) else [measured]
     middle = statistics.median(values)
     held = middle <= at_most if at_least is None else middle >= at_least
-    wanted = f"≤ {at_most:g}" if at_least is None else f"≥ {at_least:g}"
+    bound = f"≤ {at_most:g}" if at_least is None else f"≥ {at_least:g}"
     span = f" ({min(values):.3f}–{max(values):.3f})" if len(values) > 1 else ""
-    print(f"{'held  ' if held else 'MISSED'} {title}: {what} {middle:.3f}{span}, wanted {wanted}")
+    print(f"{'held  ' if held else 'MISSED'} {title}: {quantity} {middle:.3f}{span}, limit {bound}")
     return {
         "title": title,
-        "limit": what,
+        "quantity": quantity,
         "measured": middle,
         "min": min(values),
         "max": max(values),
-        "wanted": wanted,
+        "limit": bound,
         "held": held,
+        "repeats": len(values),
     }
 
 
@@ -98,6 +103,7 @@ def save(rows, path, clock="wall", threads=0):
     if path is None:
         return
     machine = {
+        "date": datetime.date.today().isoformat(),
         "processors": os.cpu_count(),
         "machine": platform.machine(),
         "cpu": _cpu(),

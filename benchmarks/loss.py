@@ -6,13 +6,13 @@ import pathlib
 
 import numpy as np
 import tensorflow as tf
-from interleaved import compare, report, save
+from interleaved import compare, limit, ratios, report, save
 
 from hr_keras import HRLoss
 
-# To hold: batch, classes, the most that HRLoss may cost against the fused cross-entropy.
+# Batch, classes, and the limit of HRLoss / the fused cross-entropy.
 SIZES = ((4096, 1000, 2.0), (128, 10, 1.5))
-# To hold: HRLoss needs no more than so many tensors of (batch, classes) beside its gradient.
+# HRLoss needs at most so many tensors of (batch, classes) beside its gradient.
 MEMORY_SIZE, MEMORY_LIMIT = (16384, 2000), 2.0
 
 
@@ -66,16 +66,13 @@ def _peak():
 def report_memory():
     """Each loss in a process of its own: a peak never falls."""
     spawn = multiprocessing.get_context("spawn")
-    rows = []
-    print(
-        f"\n{MEMORY_SIZE}, to hold: at most {MEMORY_LIMIT} tensors of that size beside the gradient"
-    )
+    rows, title = [], f"tensors of {MEMORY_SIZE} beside the gradient"
     for name, use_hr in (("TensorFlow's fused CE", False), ("HRLoss", True)):
         with spawn.Pool(1) as pool:
             beside = pool.apply(peak_memory, (use_hr,)) - 1
-        rows.append({"title": "peak memory", "name": name, "tensors_beside_gradient": beside})
+        rows.append({"title": title, "name": name, "tensors": beside})
         print(f"{name:32}{beside:9.2f}")
-    return rows
+    return [*rows, limit(title, "tensors of HRLoss", beside, at_most=MEMORY_LIMIT)]
 
 
 def main():
@@ -84,7 +81,7 @@ def main():
     parser.add_argument("--output", help="JSON file")
     arguments = parser.parse_args()
     rows = []
-    for batch, classes, limit in SIZES:
+    for batch, classes, at_most in SIZES:
         generator = np.random.default_rng(0)
         logits = generator.normal(size=(batch, classes)).astype("float32")
         labels = generator.integers(classes, size=batch).astype("int32")
@@ -94,7 +91,10 @@ def main():
             "HRLoss": value_and_gradient(HRLoss(from_logits=True), labels, logits, calls),
         }
         seconds = compare(contestants, arguments.repeats)
-        rows += report(f"{calls} × ({batch}, {classes}), to hold: ratio ≤ {limit}", seconds)
+        title = f"{calls} × ({batch}, {classes})"
+        rows += report(title, seconds)
+        cost = ratios(seconds, "HRLoss", "TensorFlow's fused CE")
+        rows.append(limit(title, "HRLoss / TensorFlow's fused CE", cost, at_most=at_most))
     rows += report_memory()
     save(rows, arguments.output)
 

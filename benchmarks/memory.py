@@ -53,7 +53,7 @@ def main():
         for _ in range(given.repeats):
             with multiprocessing.get_context("spawn").Pool(1) as pool:
                 measured.append(pool.apply(peak, (model, given.images)))
-        rows.append(limit(title, "GiB at most", measured, at_most=AT_MOST))
+        rows.append(limit(title, "most GiB", measured, at_most=AT_MOST))
     save(rows, given.output)
 
 

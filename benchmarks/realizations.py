@@ -151,7 +151,7 @@ def _against_the_first(title, seconds):
     first, *others = seconds
     for name in others:
         measured = ratios(seconds, name, first)
-        rows.append(limit(f"{title}: {name}", f"time / {first}", measured, at_most=WANTED))
+        rows.append(limit(title, f"{name} / {first}", measured, at_most=WANTED))
     return rows
 
 

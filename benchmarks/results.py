@@ -11,7 +11,7 @@ import statistics
 
 # What is shown of a row, by the kind of table that it belongs to; other keys become columns.
 _TIMED = ("name", "median", "min", "max", "ratio (min–max)", "note")
-_LIMIT = ("limit", "measured", "min", "max", "wanted", "held")
+_LIMIT = ("quantity", "measured", "min", "max", "limit", "held")
 
 
 def markdown(path, earlier=None):
@@ -40,7 +40,7 @@ def markdown(path, earlier=None):
 
 
 def _key(row):
-    return row["title"], row["limit"]
+    return row["title"], row["quantity"]
 
 
 def _shown(row):
@@ -56,6 +56,38 @@ def _shown(row):
         "note": row.get("note", ""),
     }
     return {key: shown[key] for key in _TIMED}
+
+
+def summary(contents):
+    """Five lines about the contents of the files, by their names."""
+    machines = [content["machine"] for content in contents.values()]
+    dates = sorted({machine.get("date", "an unknown day") for machine in machines})
+    where = sorted({f"{one['processors']} × {one['cpu'] or one['machine']}" for one in machines})
+    repeats = [f"{name} {_repeats(content['rows'])}" for name, content in contents.items()]
+    limits = [row for content in contents.values() for row in content["rows"] if "limit" in row]
+    missed = [
+        f"{row['title']}: {row['quantity']} {_text(row['measured'])}, limit {row['limit']}"
+        for row in limits
+        if not row["held"]
+    ]
+    lines = (
+        f"Measured: {' to '.join(dict.fromkeys((dates[0], dates[-1])))}, on {', '.join(where)}. "
+        "Scripts without a section were not run on the present code.",
+        f"Repeats, the most of each script: {', '.join(repeats)}.",
+        f"Limits: {len(limits) - len(missed)} of {len(limits)} are held.",
+        f"Missed: {'; '.join(missed) or 'none'}.",
+        "Ratio: seconds by those of the first row of the table, pair by pair, so that a drifting "
+        "machine slows both alike; the median. Limit: what a quantity must be at most (≤) or at "
+        "least (≥); a / b is seconds by seconds where it names no unit.",
+    )
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _repeats(rows):
+    """Seconds of a row of `report`, measurements of a limit, or seeds of an attack."""
+    seeds = {row["seed"] for row in rows if "seed" in row}
+    timed = [len(row["seconds"]) for row in rows if isinstance(row.get("seconds"), list)]
+    return max([1, len(seeds), *timed, *(row.get("repeats", 1) for row in rows)])
 
 
 def table(rows):
@@ -80,12 +112,11 @@ def main():
     parser.add_argument("--earlier", help="folder with JSON files of an earlier run")
     parser.add_argument("--output", default="RESULTS.md")
     given = parser.parse_args()
-    head = (
-        "# Results\n\nMade by `results.py` from what the scripts measured, no number by hand. "
-        "Times are seconds; a ratio is to the first row, pair by pair, so that a drifting machine "
-        "slows both sides alike. Scripts without a section were not run on the present code."
-    )
-    sections = [head, *(markdown(path, given.earlier) for path in given.files)]
+    head = "# Results\n\nMade by `results.py` from what the scripts measured, no number by hand."
+    contents = {
+        pathlib.Path(path).stem: json.loads(pathlib.Path(path).read_text()) for path in given.files
+    }
+    sections = [head, summary(contents), *(markdown(path, given.earlier) for path in given.files)]
     pathlib.Path(given.output).write_text("\n\n".join(sections) + "\n")
 
 

@@ -107,3 +107,16 @@ def classifier(name, n, seed=0):
     images, labels = prepare(data.test.images[: 2 * n]), data.test.labels[: 2 * n]
     right = np.flatnonzero(model.predict(images, verbose=0).argmax(axis=-1) == labels)[:n]
     return model, images[right], labels[right]
+
+
+def save_subject(folder, model, images, labels):
+    """Writes a classifier and its images where another process can read them."""
+    model.save(folder / "model.keras")
+    np.savez(folder / "images.npz", images=images, labels=labels)
+
+
+def load_subject(folder):
+    """What `save_subject` wrote."""
+    model = keras.models.load_model(folder / "model.keras", compile=False)
+    with np.load(folder / "images.npz") as arrays:
+        return model, arrays["images"], arrays["labels"]

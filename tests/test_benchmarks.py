@@ -1,6 +1,8 @@
 """What the benchmarks say of their measurements; nothing is timed here."""
 
+import datetime
 import json
+import os
 import pathlib
 
 import keras
@@ -71,6 +73,25 @@ def test_a_library_that_does_not_run_has_a_row_with_its_error(capsys):
     assert rows[1]["error"] == "ImportError: not with this Keras"
 
 
+def test_a_gradient_shared_by_hand_gives_the_cells_of_attacks_one_by_one():
+    import peers
+
+    generator = np.random.default_rng(0)
+    model = keras.Sequential(
+        [keras.Input((2, 2, 1)), keras.layers.Flatten(), keras.layers.Dense(3)]
+    )
+    model.set_weights([generator.normal(size=(4, 3)), np.zeros(3)])
+    images = generator.uniform(size=(40, 2, 2, 1)).astype("float32")
+    labels = model.predict(images, verbose=0).argmax(axis=-1).astype("int32")
+    labels[::5] = (labels[::5] + 1) % 3
+    one_by_one, shared = (
+        peers.six_cells(kind(model), images, labels, 20)
+        for kind in (peers.Bare, peers.SharedByHand)
+    )
+    assert shared == one_by_one
+    assert len(set(shared.values())) >= 3
+
+
 def test_tables_are_made_of_the_files(tmp_path):
     import interleaved
 
@@ -86,6 +107,15 @@ def test_tables_are_made_of_the_files(tmp_path):
     text = results.markdown(path)
     assert text.startswith("## race\n")
     assert "earlier" not in text
+    assert "| of | quantity | measured | min | max | limit | held |" in text
+    lines = results.summary({"race": json.loads(path.read_text())}).splitlines()
+    assert len(lines) == 5
+    assert datetime.date.today().isoformat() in lines[0]
+    assert lines[1] == "- Repeats, the most of each script: race 2."
+    assert lines[2:4] == [
+        "- Limits: 0 of 1 are held.",
+        "- Missed: a race: two / one 2.5, limit ≤ 2.",
+    ]
     (tmp_path / "earlier").mkdir()
     interleaved.save([interleaved.limit("a race", "two / one", 1.25, at_most=2.0)],
                      tmp_path / "earlier" / "race.json")  # fmt: skip
@@ -95,3 +125,36 @@ def test_tables_are_made_of_the_files(tmp_path):
     assert "| two\\|2 | 5.5 | 2 | 9 | 2.500 (2.000–3.000) |  |" in text
     assert "### did not run" in text
     assert "| three | ImportError: no |" in text
+
+
+def make_adder(folder, number):
+    """What `sides.Side` calls in another process."""
+    if number < 0:
+        raise ImportError("no negative numbers\nand more")
+    threads = [os.environ[name] for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS")]
+    return lambda *more: (os.getpid(), threads, sum(more, number))
+
+
+def test_each_side_works_in_a_process_of_its_own_with_equal_threads(capsys, monkeypatch):
+    import sides
+
+    for name in sides._THREADS:
+        monkeypatch.setenv(name, "7")
+    running, rows = {}, []
+    for name, number in (("two", 2), ("five", 5), ("none", -1)):
+        started, failed = sides.start_all({name: make_adder}, None, number, threads=3)
+        running, rows = running | started, rows + failed
+    assert [(row["name"], row["error"]) for row in rows] == [
+        ("none", "ImportError: no negative numbers")
+    ]
+    seconds, found = sides.compare(running, 2)
+    assert {name: len(values) for name, values in seconds.items()} == {"two": 2, "five": 2}
+    pids, threads, sums = zip(*found.values(), strict=True)
+    assert len({*pids, os.getpid()}) == 3
+    assert threads == (["3", "3"], ["3", "3"])
+    assert sums == (2, 5)
+    result, took = running["two"](10)
+    assert result[2] == 12
+    assert set(took) == {"wall", "processor"}
+    for side in running.values():
+        side.close()

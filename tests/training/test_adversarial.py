@@ -376,6 +376,21 @@ def test_eager_steps_and_several_steps_in_one_call_change_nothing():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
+    ("method", "n_iter"), [("AdversarialTraining", 1), ("mixed", 2), ("TRADES", 2), ("MART", 2)]
+)
+def test_code_compiled_with_xla_trains_the_same_model(method, n_iter):
+    """As Keras does by itself on a GPU; with the measurement of a single step's gap."""
+    models, histories = [normalised(dropout=0) for _ in range(2)], []
+    for model, jit_compile in zip(models, (False, True), strict=True):
+        robust = make_method(method, model, n_iter)
+        histories.append(fit(robust, HRLoss(3.0), jit_compile=jit_compile))
+    assert_same(models[1], models[0], atol=1e-5)
+    for key, value in histories[0].items():
+        assert histories[1][key] == pytest.approx(value, rel=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
     ("policy", "method"),
     [
         ("mixed_float16", "TRADES"),

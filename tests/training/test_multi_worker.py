@@ -16,6 +16,7 @@ from conftest import mirrored
 from processes import environment, output_of
 
 from hr_keras import HRLoss, datasets, training
+from hr_keras.attacks import PGD
 from hr_keras.experiments.protocol import from_preset
 from hr_keras.experiments.run_folder import RunFolder
 from hr_keras.experiments.train import train_folder
@@ -230,13 +231,24 @@ def two_workers(*arguments, folder):
                     [sys.executable, *map(str, arguments)], env=variables, stdout=out, stderr=out
                 )
             processes.append(process)
-        codes = [process.wait(timeout=300) for process in processes]
+        codes = [process.wait(timeout=600) for process in processes]
     finally:
         for process in processes:
             process.kill()
     printed = [(folder / f"worker-{index}.out").read_text() for index in range(2)]
     assert codes == [0, 0], printed
     return printed
+
+
+def trained_adversarially(strategy):
+    """On a single step, whose gap is in the logs too."""
+    model = classifier(strategy)
+    with strategy.scope():
+        attack = PGD(0.2, n_iter=1, bounds=(-10.0, 10.0))
+        robust = training.AdversarialTraining(model, attack, warmup_steps=3)
+        robust.compile(keras.optimizers.SGD(0.5), loss=HRLoss(3.0), metrics=["accuracy"])
+    is_several = training.is_multi_worker(strategy)
+    return trained(functools.partial(training.fit, robust) if is_several else robust.fit, model)
 
 
 def as_worker(folder):
@@ -247,6 +259,7 @@ def as_worker(folder):
     found = {"by_loop": by_loop(strategy)}
     found["one_stops"] = by_loop(strategy, stop_after=None if chief else ("epoch", 0))["history"]
     found["in_half_precision"] = trained_in_half_precision(strategy)
+    found["adversarially"] = trained_adversarially(strategy)
     found["from_chief"] = training.from_chief(7 if chief else 5, strategy)
     found["any"] = [training.any_worker(flag, strategy) for flag in (chief, False)]
     (pathlib.Path(folder) / f"{name}.json").write_text(json.dumps(found))
@@ -261,11 +274,13 @@ def test_two_workers_train_the_model_that_one_process_trains(tmp_path):
     )
     keras_own = by_keras()
     half = trained_in_half_precision(training.get_strategy("none"))
+    robust = trained_adversarially(training.get_strategy("none"))
     for name in ("chief", "other"):
         found = json.loads((tmp_path / f"{name}.json").read_text())
         assert_same_training(found["by_loop"], keras_own)
         assert len(found["one_stops"]["loss"]) == 1  # one worker's stop is every worker's
         assert_same_in_half_precision(found["in_half_precision"], half)
+        assert_same_training(found["adversarially"], robust)
         assert found["from_chief"] == 7
         assert found["any"] == [True, False]
 
