@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+import os
 import pathlib
+import time
 
 import keras
 import numpy as np
@@ -13,6 +15,7 @@ from test_multi_worker import two_workers
 
 from hr_keras import audit, evaluation, training
 from hr_keras._core.examples import Examples
+from hr_keras._core.finished import Finished
 from hr_keras.attacks import FGSM, PGD, Square
 from hr_keras.audit import measure
 from hr_keras.evaluation import _chunks, _spread
@@ -148,3 +151,40 @@ def test_two_workers_share_the_chunks_and_give_the_bits_of_one_device(
         assert "example 20" in found.pop("error")
         assert found == on_one_device
     assert chunks == [[0, 24], [12]]
+
+
+def as_worker_of_which_one_dies(folder):
+    """The second worker ends in the second round, without a word."""
+    folder = pathlib.Path(folder)
+    strategy = training.get_strategy("multiworker")
+    chief, model = training.is_chief(strategy), model_under(strategy)
+
+    def compute(chunk):
+        if chunk.first_index == 36:
+            os._exit(0)
+        return {"index": chunk.first_index + np.arange(len(chunk.labels))}
+
+    finished = Finished(folder / "finished.npz", {}, writes=chief)
+    started = time.monotonic()
+    try:
+        _chunks.evaluate(compute, model, Examples(*data()), BATCH, finished=finished)
+    except tf.errors.OpError as error:
+        found = {"error": type(error).__name__, "seconds": time.monotonic() - started}
+        (folder / "chief.json").write_text(json.dumps(found))
+    os._exit(0)
+
+
+@pytest.mark.slow
+def test_where_a_worker_dies_the_other_ends_and_finished_rounds_are_kept(tmp_path):
+    code = f"import test_spread as t; t.as_worker_of_which_one_dies({str(tmp_path)!r})"
+    two_workers("-c", code, folder=tmp_path)
+    found = json.loads((tmp_path / "chief.json").read_text())
+    assert found["error"] == "UnavailableError"  # for which the command line has a line
+    assert found["seconds"] < 60
+    finished = Finished(tmp_path / "finished.npz", {})
+    assert len(finished) == 2
+    resumed = _chunks.evaluate(
+        lambda chunk: {"index": chunk.first_index + np.arange(len(chunk.labels))},
+        linear_model(1.0), Examples(*data()), BATCH, finished=finished,
+    )  # fmt: skip
+    assert resumed["index"].tolist() == list(range(44))
