@@ -120,16 +120,22 @@ def test_the_code_of_a_page_runs_from_top_to_bottom(page, tmp_path, monkeypatch)
 
 
 def find_commands(path):
+    """Lines of blocks, variables of the shell replaced, and inline code; of a|b both."""
     text = path.read_text().replace("\\\n", " ")
+    for name, value in re.findall(r'^\$ (\w+)="([^"]*)"', text, re.MULTILINE):
+        text = text.replace(f"${name}", value)
     found = re.findall(r"^(?:\$ )?(hr-keras [^#\n]+)", text, re.MULTILINE)
-    return found + re.findall(r"`(hr-keras [^`\n]+)`", text)
+    for line in found + re.findall(r"`(hr-keras [^`\n]+)`", text):
+        yield re.sub(r"\|[\w|]+", "", line)
+        if "|" in line:
+            yield re.sub(r"[\w|]+\|", "", line)
 
 
-@pytest.mark.parametrize("page", [p for p in TEXTS if find_commands(p)], ids=name_page)
+@pytest.mark.parametrize("page", [p for p in TEXTS if [*find_commands(p)]], ids=name_page)
 def test_every_command_of_a_page_is_one(page):
     commands = typer.main.get_command(cli.app).commands
     for line in find_commands(page):
-        name, *arguments = shlex.split(line.replace(" … ", " ").replace("…", "x"))[1:]
+        name, *arguments = shlex.split(re.sub(r"(--[\w-]+ )?…", "", line))[1:]
         if name.startswith("-") or name == "COMMAND":
             continue
         context = commands[name].make_context(name, arguments)  # an error names what is wrong
