@@ -14,6 +14,8 @@ settings.load_profile("hr_keras")
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config):
     """Without arguments, the tests run in two processes; `-n` and `--dist` say otherwise."""
+    if hasattr(config, "workerinput"):  # a worker has the arguments of the whole
+        return
     everything = config.args_source == config.ArgsSource.TESTPATHS and not config.option.usepdb
     if everything and getattr(config.option, "numprocesses", 0) is None:
         config.option.numprocesses, config.option.dist = 2, "worksteal"
