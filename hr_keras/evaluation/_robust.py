@@ -10,7 +10,8 @@ import numpy as np
 from hr_keras._core.checks import check_batch_size, check_count
 from hr_keras._core.examples import KEYS, Chunk, Examples, Keys, Preprocess
 from hr_keras._core.files import Path
-from hr_keras._core.logits import check_backend
+from hr_keras._core.logits import check_backend, classifier_output
+from hr_keras._core.unknown_logits import format_accuracies
 from hr_keras.attacks import Attack, Task
 from hr_keras.attacks._task import is_correct
 from hr_keras.attacks.worst_case import check_attacks
@@ -27,10 +28,18 @@ class RobustAccuracy:
         correct: Whether the clean example is classified correctly, bool `(n,)`.
         withstood: For the name of each attack, whether the example is classified correctly,
             clean and under this attack, bool `(n,)`.
+        logits_known: Whether attacks used the logits of the model. If not, accuracy under attack
+            may be far too high, and what is printed says so. Default `True`.
     """
 
     correct: np.ndarray
     withstood: dict[str, np.ndarray]
+    logits_known: bool = True
+
+    def __str__(self) -> str:
+        """Returns the accuracies, a line each."""
+        attacked = {**self.per_attack, "worst_case": self.worst_case}
+        return format_accuracies(self.clean, attacked, self.logits_known)
 
     @property
     def clean(self) -> float:
@@ -109,6 +118,7 @@ def robust_accuracy(
 
         attacks = [PGD(0.1, "margin", n_iter=5), Square(0.1, n_queries=20)]
         result = evaluation.robust_accuracy(model, x_test, y_test, attacks)
+        print(result)  # every accuracy
         print(result.clean, result.per_attack["pgd_margin_0.1"], result.worst_case)
         ```
     """
@@ -133,7 +143,8 @@ def robust_accuracy(
     finished = open_finished(resume, model, settings)
     correct = evaluate(attack, model, examples, batch_size, progress, finished)["correct"].T
     names = (one.name for one in checked)
-    return RobustAccuracy(correct[0], dict(zip(names, correct[1:], strict=True)))
+    logits_known = classifier_output(model).kind != "probabilities"
+    return RobustAccuracy(correct[0], dict(zip(names, correct[1:], strict=True)), logits_known)
 
 
 def _withstand(task: Task, attacks: Sequence[Attack]) -> np.ndarray:

@@ -109,8 +109,16 @@ def test_a_model_whose_logits_are_not_known_is_warned_of_once():
         FGSM(0.1)(model, IMAGES, labels)
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
-        evaluation.robust_accuracy(model, IMAGES, labels, FGSM(0.1))
-        evaluation.sweep(SIGMOIDS["dense"](4), IMAGES, labels)
+        hidden = str(evaluation.robust_accuracy(model, IMAGES, labels, FGSM(0.1)))
+        known = str(evaluation.robust_accuracy(SIGMOIDS["dense"](4), IMAGES, labels, FGSM(0.1)))
+    assert hidden.count("†") == 3  # of the attack, of the worst case, of the note
+    assert "may be far lower, under `standard` too" in hidden
+    assert "†" not in known
+    assert [line.split()[1] for line in known.splitlines()] == [
+        "clean",
+        "fgsm_ce_0.1",
+        "worst_case",
+    ]
 
 
 def test_one_output_without_a_sigmoid():
