@@ -85,9 +85,11 @@ class Examples:
             )
         self._data = as_array(data), np.asarray(labels)
         if all(part.ndim for part in self._data) and len(self._data[0]) != len(self._data[1]):
+            hint = " For a single image pass images[None] and [label]."
             raise ValueError(
                 "There must be as many labels as images: `labels` must have shape "
-                f"({len(self._data[0])},). Received: {self._data[1].shape}"
+                f"({len(self._data[0])},). Received: {self._data[1].shape}."
+                f"{hint if self._data[1].size == 1 else ''}"
             )
 
     @classmethod
@@ -122,8 +124,9 @@ class Examples:
     def _read_arrays(self, size: int) -> Iterator[Chunk]:
         images, labels = self._data
         n = len(images) if images.ndim else 0
-        if n == 0:
+        if n == 0 or not labels.ndim:
             yield Chunk(0, images, labels, True, 1.0)  # whoever reads it checks the shape
+            return
         for first in range(0, n, size):
             end = min(first + size, n)
             part = self._apply(images[first:end])

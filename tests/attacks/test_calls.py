@@ -88,6 +88,8 @@ def test_a_single_image_gets_the_hint_that_it_needs():
     for act in (FGSM(0.1), evaluation.sweep):
         with pytest.raises(ValueError, match=r"images\[None\] and \[label\]"):
             act(MODEL, images[0], labels[0])
+        with pytest.raises(ValueError, match=r"images\[None\] and \[label\]"):
+            act(MODEL, images[0], labels[:1])
         with pytest.raises(ValueError, match=r"takes, \(None, 2, 2, 3\).*\(4, 2, 3, 2\)\.$"):
             act(MODEL, np.moveaxis(images, -1, 2), labels)
 
