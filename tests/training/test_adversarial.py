@@ -306,13 +306,13 @@ def test_examples_of_an_ignored_class_do_not_count(method, loss):
     """A step on a batch with void labels is the step on the rest, attacked from the same points."""
     images, labels = examples(8)
     void = np.arange(8) >= 5
-    models = perceptron(), perceptron()
+    models = perceptron(activation=None), perceptron(activation=None)  # Keras' CE clips others
     for model, data, ignored in (
         (models[0], (images, np.where(void, 255, labels)), 255),
         (models[1], (images[~void], labels[~void]), None),
     ):
         robust = getattr(training, method)(model, PGD(0.2, n_iter=2))
-        fit(robust, loss(ignore_class=ignored), data=data)
+        fit(robust, loss(from_logits=True, ignore_class=ignored), data=data)
     assert_same(models[0], models[1], atol=1e-5)
 
 
