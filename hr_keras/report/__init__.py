@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from hr_keras._core.files import Path, write_atomically
 from hr_keras.report.page import render_page
-from hr_keras.report.parts import find_parts
+from hr_keras.report.reading import read_folders
 
 __all__ = ["write_report"]
 
@@ -26,8 +26,8 @@ def write_report(folders: Path | Sequence[Path], output: Path | None = None) -> 
         The path of the file.
 
     Raises:
-        ValueError: If a folder holds none of these, or a file in it is damaged. Nothing is
-            written then.
+        ValueError: If a folder holds none of these or results of two protocols, or a file in it
+            is damaged. Nothing is written then.
 
     Example:
         ```python
@@ -43,6 +43,5 @@ def write_report(folders: Path | Sequence[Path], output: Path | None = None) -> 
         raise ValueError("`folders` must hold at least one folder. Received: []")
     if output is None:
         output = pathlib.Path(paths[0] if len(paths) == 1 else ".") / "report.html"
-    parts = [part for path in paths for part in find_parts(pathlib.Path(path))]
-    write_atomically(output, render_page(parts))
+    write_atomically(output, render_page(read_folders([pathlib.Path(path) for path in paths])))
     return pathlib.Path(output)

@@ -1,9 +1,11 @@
-"""Figures as inline SVG that follows the colours of the page."""
+"""Figures as inline SVG that follows the colours of the page, with the values in them."""
 
 import io
 import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
+
+from hr_keras.report.values import find_values
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -16,13 +18,16 @@ _COLOURS = (
 PREFIX = "@figure-"  # begins each id; the page puts its own instead
 
 
-def draw(make_figure: Callable[[], "Figure"]) -> str:
+def draw(make_figure: Callable[[], "Figure"]) -> tuple[str, str]:
     """Draws a figure as SVG without namespaces, metadata or style sheet.
 
     Text becomes outlines, so nothing that is drawn can be read as HTML.
 
     Args:
         make_figure: Makes the figure.
+
+    Returns:
+        The SVG, and the values of its curves and matrices as JSON, see `find_values`.
     """
     import matplotlib
 
@@ -36,8 +41,10 @@ def draw(make_figure: Callable[[], "Figure"]) -> str:
     buffer = io.StringIO()
     with matplotlib.rc_context(settings):
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        make_figure().savefig(buffer, format="svg", dpi=150, metadata=nothing)
-    return _clean(buffer.getvalue())
+        figure = make_figure()
+        figure.savefig(buffer, format="svg", dpi=150, metadata=nothing)
+        values = find_values(figure)
+    return _clean(buffer.getvalue()), values
 
 
 def _clean(text: str) -> str:
@@ -46,6 +53,8 @@ def _clean(text: str) -> str:
                     r'\sxmlns(:\w+)?="[^"]*"', r'\sversion="[^"]*"'):  # fmt: skip
         svg = re.sub(pattern, "", svg, flags=re.DOTALL)
     svg = svg.replace("xlink:href", "href")
+    # A hundredth of a point is enough.
+    svg = re.sub(r'\sd="[^"]*"', lambda path: re.sub(r"(\.\d\d)\d+", r"\1", path[0]), svg)
     used = set(re.findall(r'(?:url\(|href=")#([^")]+)', svg))
     svg = re.sub(r'\sid="([^"]*)"', lambda one: one[0] if one[1] in used else "", svg)
     svg = re.sub(r'\bid="', f'id="{PREFIX}', svg)

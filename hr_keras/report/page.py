@@ -3,7 +3,6 @@
 import base64
 import functools
 import hashlib
-from collections.abc import Sequence
 from typing import Any, cast
 
 import jinja2
@@ -12,17 +11,18 @@ from markupsafe import Markup, escape
 
 from hr_keras import __version__
 from hr_keras.report.drawing import PREFIX
-from hr_keras.report.parts import Document, Part
+from hr_keras.report.parts import Document
+from hr_keras.report.reading import Contents
 
 _LONG = 32  # a cell with more characters may be broken into lines
 _MEDIA_TYPES = {"csv": "text/csv", "json": "application/json"}
 
 
-def render_page(parts: Sequence[Part]) -> str:
-    """Returns the page of some parts.
+def render_page(contents: Contents) -> str:
+    """Returns the page.
 
     Args:
-        parts: At least one.
+        contents: What it shows.
     """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("hr_keras.report"),
@@ -33,9 +33,11 @@ def render_page(parts: Sequence[Part]) -> str:
     )
     environment.filters |= {"uri": _make_uri, "inline": _render_inline}
     environment.globals["render"] = _Renderer().render
+    parts = contents.parts
     script, style = (_read(environment, name) for name in ("page.js", "page.css"))
     return environment.get_template("page.html").render(
         parts=parts,
+        unfinished=contents.unfinished,
         title=parts[0].title if len(parts) == 1 else f"{len(parts)} results",
         version=__version__,
         script=script,
@@ -76,7 +78,8 @@ class _Renderer:
     def render(self, document: Document, shift: int) -> Markup:
         """The HTML of a document, its headings `shift` levels deeper."""
         env = {"shift": shift, "figures": document.figures, "caption": "", "column": 0}
-        return Markup(self._markdown.render(document.text, env))
+        text = document.text.replace(" %", "\u00a0%")  # no line begins with a unit
+        return Markup(self._markdown.render(text, env))
 
     def _heading_open(self, tokens: Any, index: int, options: Any, env: Any) -> str:
         children = tokens[index + 1].children
@@ -121,8 +124,13 @@ class _Renderer:
             return str(escape(tokens[index].content))
         self._figures += 1
         svg = figure.svg.replace(PREFIX, f"figure{self._figures}-")
-        attributes = f'class="figure" role="img" tabindex="0" aria-label="{escape(figure.alt)}"'
-        return f"<span {attributes}>{svg}</span>"
+        # The script reads the last two; without it the figure is complete.
+        attributes = {
+            "class": "figure", "role": "img", "tabindex": "0", "aria-label": figure.alt,
+            "data-values": figure.values, "data-choice": figure.choice,
+        }  # fmt: skip
+        given = [f' {name}="{escape(value)}"' for name, value in attributes.items() if value]
+        return f"<span{''.join(given)}>{svg}</span>"
 
 
 def _deepen(tag: str, env: Any) -> str:

@@ -14,6 +14,7 @@ class Page(HTMLParser):
     def __init__(self, text):
         super().__init__()
         self.tags, self.open, self.texts, self.code, self.tables = [], [], [], [], []
+        self.sections = []  # (tables, downloads) of each
         self.feed(text)
         self.close()
         assert not self.open, self.open
@@ -22,8 +23,13 @@ class Page(HTMLParser):
         self.tags.append((tag, dict(attributes)))
         if tag not in VOID:
             self.open.append(tag)
+        if tag in {"section", "article"}:
+            self.sections.append([0, 0])
+        elif tag == "a" and "download" in dict(attributes):
+            self.sections[-1][1] += 1
         if tag == "table":
             self.tables.append([])
+            self.sections[-1][0] += 1
         elif "table" in self.open:
             self.tables[-1].append((tag, dict(attributes)))
 
@@ -95,6 +101,8 @@ def check_page(text):
         scopes = [attributes.get("scope") for tag, attributes in table if tag == "th"]
         assert scopes.count("col") >= 2
         assert scopes.count("row") == rows - 1
+    # Behind every table is a file.
+    assert all(downloads for tables, downloads in page.sections if tables)
     for tag, attributes in page.tags:
         if tag == "img" or attributes.get("role") == "img":
             assert len(attributes.get("alt") or attributes["aria-label"]) > 20

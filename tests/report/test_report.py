@@ -1,7 +1,6 @@
 """The page for browsers: from saved results alone, whole in one file, whatever the results hold."""
 
 import dataclasses
-import itertools
 import json
 import pathlib
 import shutil
@@ -11,24 +10,14 @@ import sys
 import numpy as np
 import pytest
 from html_page import check_page
-from saved_results import make_accuracies, make_folder, make_result
+from saved_results import HOSTILE, make_accuracies, make_audit, make_folder, make_result
 
-from hr_keras import audit, report
-from hr_keras._core.finding import Finding
-from hr_keras.audit.result import (
-    AuditedAttack,
-    AuditedModel,
-    AuditProtocol,
-    AuditResult,
-    AuditRow,
-    EncodedImage,
-    Picture,
-)
+from hr_keras import audit, cli, report
 from hr_keras.experiments.result import Accuracy
 from hr_keras.experiments.results import accuracy_table
+from hr_keras.experiments.run_folder import RunFolder
 
 QUICK = pathlib.Path(__file__).parents[2] / "results" / "mnist10k" / "quick"
-HOSTILE = "<img src=x onerror=alert(1)> [a](javascript:alert(2)) ![](//x/z) </script>"
 
 
 def make_run(path, published=0.5, **changes):
@@ -48,27 +37,6 @@ def make_run(path, published=0.5, **changes):
         for realization in (0, 1)
     ]
     return make_folder(path, results, **changes)
-
-
-def make_audit(name="model", data="mnist10k"):
-    protocol = AuditProtocol(0.1, "linf", ("fgsm",), 10, data=data, split="test")
-    attacked = itertools.product(("fgsm", "worst_case"), protocol.epsilons)
-    image = EncodedImage.encode(np.linspace(0, 1, 16).reshape(4, 4, 1))
-    return AuditResult(
-        protocol,
-        AuditedModel(name, "softmax", 3, 42),
-        (AuditedAttack("fgsm", name, {}),),
-        tuple(
-            AuditRow(attack, e, 0.5, 0.25, 0.75, (0, 1, 2, 3, 4))
-            for attack, e in [("none", 0.0), *attacked]
-        ),
-        (0,) * 10,
-        (0,) * 10,
-        (Picture(0, "fgsm", 0, 0, 0.9, 2, None, image, image),),
-        (Finding("zero_gradients", 0.5, 0.01, "fault", name, "Somebody 2020"),),
-        {"keras": name},
-        1.0,
-    )
 
 
 def make_search(path):
@@ -103,10 +71,11 @@ def test_committed_results_as_a_page_without_tensorflow(tmp_path):
     assert len(text) < 3_000_000
     page = check_page(text)
     assert "FGSM as published and exact agree at ε = 0.25 : CE .044, HR .099." in page.text
-    assert len([one for one in page.find("span") if one.get("role") == "img"]) == 2
+    assert len([one for one in page.find("span") if one.get("role") == "img"]) == 4
     assert set(page.downloads()) == {
         "verdict.csv", "table.csv", "differences.csv", "convergence.csv", "curves.csv",
         "confusion.csv", "confusion_matrices.csv", "confidence.csv", "protocol.json",
+        "bounds.csv", "lower_bounds.csv", "versions.csv",
     }  # fmt: skip
 
 
@@ -160,9 +129,74 @@ def test_hostile_names_stay_text(tmp_path):
     assert not [link for link in page.find("a") if "javascript" in link["href"]]
 
 
+def test_a_run_that_is_not_finished_is_named(tmp_path):
+    make_run(tmp_path / "runs" / "done")
+    make_folder(tmp_path / "runs" / "half", [make_result("ce", 0)], methods=("ce", "hr"))
+    page = write(tmp_path / "runs", output=tmp_path / "page.html")
+    assert "no trained model there yet: half." in page.text
+    assert "(half)" not in page.text
+
+
+@pytest.mark.slow
+def test_a_long_run_is_a_small_page(tmp_path):
+    """1,000 epochs, five realizations."""
+    source = RunFolder(QUICK.parents[1] / "mnist" / "paper")
+    protocol = dataclasses.replace(source.protocol, realizations=5)
+    folder = RunFolder.create(tmp_path / "run", protocol)
+    generator = np.random.default_rng(0)
+    for method in ("ce", "hr"):
+        result = source.read_result(method, 0)
+        for realization in range(5):
+            history = {
+                name: [None if v is None else v * generator.uniform(0.9, 1) for v in values]
+                for name, values in result.history.items()
+            }
+            folder.write_result(
+                dataclasses.replace(
+                    result, realization=realization, seed=result.seed + realization,
+                    history=history,
+                )
+            )  # fmt: skip
+    assert report.write_report(folder.path).stat().st_size < 3_000_000
+
+
 def damage(path):
     shutil.copytree(QUICK, path)
     (path / "realization-1-hr.json").write_text('{"method": "hr"}')
+
+
+def mix_epochs(path):
+    shutil.copytree(QUICK, path)
+    folder = RunFolder(path)
+    result = folder.read_result("hr", 1)
+    history = {name: values[:-1] for name, values in result.history.items()}
+    folder.write_result(dataclasses.replace(result, history=history))
+
+
+def mix_seeds(path):
+    make_folder(path, [make_result("ce", 0), dataclasses.replace(make_result("hr", 0), seed=7)])
+
+
+def mix_searches(path):
+    make_search(path)
+    accuracies = make_accuracies(0.5, split="validation")
+    make_folder(
+        path / "other", [make_result("hr", 0, accuracies)],
+        alpha=2.0, evaluated_on="validation", epochs=3,
+    )  # fmt: skip
+
+
+def take_published(path):
+    """What is left is a result, but not one of a run."""
+    folder = make_run(path)
+    for result in folder.results():
+        left = [one for one in result.accuracies if one.through != "probabilities"]
+        folder.write_result(dataclasses.replace(result, accuracies=tuple(left)))
+
+
+def mix_audit_and_run(path):
+    make_run(path)
+    audit.write_audit(path, make_audit())
 
 
 @pytest.mark.parametrize(
@@ -174,13 +208,21 @@ def damage(path):
             lambda path: make_folder(path, [make_result("ce", 0)], methods=("ce", "hr")),
             "each method needs a trained model",
         ),
+        (lambda path: None, "does not exist"),
+        (lambda path: path.write_text("{}"), "is a file: give its folder"),
+        (mix_epochs, "two protocols: those of ce 0 and hr 1 differ in epochs"),
+        (mix_seeds, "differ in seed"),
+        (mix_searches, "two protocols: .* differ in epochs"),
+        (take_published, "the result of ce 0 lacks FGSM as published"),
+        (mix_audit_and_run, "holds an audit and a run"),
     ],
 )
 def test_the_old_page_stays_where_results_are_missing_or_damaged(prepare, message, tmp_path):
     prepare(tmp_path / "run")
     (tmp_path / "report.html").write_text("old")
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=message) as error:
         report.write_report([QUICK, tmp_path / "run"], tmp_path / "report.html")
+    assert "\n" not in str(error.value)
     assert (tmp_path / "report.html").read_text() == "old"
 
 
@@ -196,15 +238,19 @@ def test_a_stronger_attack_is_the_honest_column(tmp_path):
     assert "it leaves CE .050, HR .050" in page.text
 
 
-@pytest.mark.skipif(shutil.which("chromium") is None, reason="no Chromium (Debian: chromium)")
-def test_a_browser_shows_it_without_an_error(tmp_path):
-    """What the page may not load or run would be an error in the browser's console."""
-    audit.write_audit(tmp_path / "audit", make_audit(HOSTILE, HOSTILE))
-    path = report.write_report([QUICK, tmp_path / "audit"], tmp_path / "page.html")
-    found = subprocess.run(
-        ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr",
-         f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", path.as_uri()],
-        capture_output=True, text=True, check=True, timeout=120,
-    )  # fmt: skip
-    assert "What to believe" in found.stdout
-    assert "CONSOLE" not in found.stderr, found.stderr
+def test_a_folder_that_cannot_be_written_is_one_line_and_the_old_page_stays(
+    tmp_path, monkeypatch, capsys
+):
+    def refuse(*_, dir, **__):
+        raise PermissionError(13, "Permission denied", str(dir))
+
+    make_run(tmp_path / "run")
+    (tmp_path / "run" / "report.html").write_text("old")
+    monkeypatch.setattr("tempfile.mkstemp", refuse)
+    monkeypatch.setattr("sys.argv", ["hr-keras", "report", str(tmp_path / "run")])
+    with pytest.raises(SystemExit) as exit_info:
+        cli.main()
+    assert exit_info.value.code == 2
+    message = capsys.readouterr().err
+    assert message == f"hr-keras: [Errno 13] Permission denied: '{tmp_path / 'run'}'\n"
+    assert (tmp_path / "run" / "report.html").read_text() == "old"

@@ -1,0 +1,98 @@
+"""The page in a real browser: nothing is loaded or fails, everyone can read it, values are true."""
+
+import csv
+import io
+import json
+import pathlib
+
+import axe_core_python
+import pytest
+from browser import evaluate, needs_chromium, run_chromium
+from html_page import Page
+from saved_results import HOSTILE, make_audit
+
+from hr_keras import audit, report
+
+pytestmark = needs_chromium
+QUICK = pathlib.Path(__file__).parents[2] / "results" / "mnist10k" / "quick"
+AXE = pathlib.Path(axe_core_python.__file__).with_name("axe.min.js")
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("page")
+    audit.write_audit(folder / "audit", make_audit(HOSTILE, HOSTILE))
+    return report.write_report([QUICK, folder / "audit"], folder / "page.html")
+
+
+def test_nothing_fails_and_nothing_is_loaded(page, tmp_path):
+    """What the policy of the page forbids would be an error in the console."""
+    found = run_chromium(page, tmp_path / "profile")
+    assert "What to believe" in found.stdout
+    assert "CONSOLE" not in found.stderr, found.stderr
+
+
+def find_faults(page, tmp_path, **options):
+    script = AXE.read_text().replace("</script", "<\\/script") + (
+        "; const found = await axe.run();"
+        "return [found.passes.length, found.violations.map((one) => one.id)];"
+    )
+    return evaluate(page, tmp_path, script, **options)
+
+
+@pytest.mark.parametrize(("dark", "width"), [(False, 1400), (True, 500)])
+def test_axe_finds_no_fault(page, tmp_path, dark, width):
+    passed, faults = find_faults(page, tmp_path, dark=dark, width=width)
+    assert passed > 15
+    assert faults == []
+
+
+@pytest.mark.slow
+def test_axe_finds_planted_faults(page, tmp_path):
+    text = page.read_text().replace('<html lang="en">', "<html>").replace("#1b1f24", "#e0e0e0")
+    (tmp_path / "page.html").write_text(text)
+    _, faults = find_faults(tmp_path / "page.html", tmp_path)
+    assert {"html-has-lang", "color-contrast"} <= set(faults)
+
+
+POINT = """
+  const [svg] = document.querySelectorAll('[data-values] svg');
+  const {charts: [chart]} = JSON.parse(svg.parentElement.dataset.values);
+  const panel = chart.panels[1], index = 9;
+  const where = new DOMPoint(panel.box[0] + panel.at[index] * panel.box[2], panel.box[1] + 9)
+    .matrixTransform(svg.getScreenCTM());
+  svg.dispatchEvent(new PointerEvent('pointermove', {clientX: where.x, clientY: where.y}));
+  const tip = document.querySelector('.tip').textContent.split('\\n');
+  const table = document.querySelector('.chosen table');
+  const read = (row) => [...row.cells].map((one) => one.textContent);
+  const rows = [...table.tBodies[0].rows].map(read);
+  const titles = read(table.tHead.rows[0]);
+  const choices = [...document.querySelectorAll('[data-choice]')];
+  const shown = () =>
+    choices.filter((one) => one.checkVisibility()).map((one) => one.dataset.choice);
+  const before = shown();
+  const slider = choices[0].closest('p').previousElementSibling.querySelector('input');
+  slider.value = 1;
+  slider.dispatchEvent(new Event('input'));
+  return {tip, rows, titles, before, after: shown(), images: document.images.length,
+    overflow: document.documentElement.scrollWidth - innerWidth};
+"""
+
+
+def test_values_under_the_pointer_are_those_of_the_file(page, tmp_path):
+    """Epoch 10 of Figure 1; then the slider over ε, hostile names and the width."""
+    found = evaluate(page, tmp_path, POINT, width=500)
+    curves = Page(page.read_text()).downloads()["curves.csv"]
+    labels = {"ce": "CE", "hr": "HR"}
+    expected, last = {}, {}
+    for row in csv.DictReader(io.StringIO(curves)):
+        if int(row["epoch"]) <= 10 and row["through"] in ("none", "logits"):
+            last[labels[row["method"]], float(row["epsilon"])] = float(row["mean"])
+    for (label, epsilon), mean in last.items():
+        expected[f"{label}, ε = {epsilon:g}"] = f"{mean:.3f}".removeprefix("0")
+    assert found["tip"] == ["epoch 10", *(f"{name}: {text}" for name, text in expected.items())]
+    assert found["titles"] == ["curve", "FGSM, as published", "FGSM, exact"]
+    assert {row[0]: row[2] for row in found["rows"]} == expected
+    assert (found["before"], found["after"]) == (["0.1"], ["0.25"])
+    assert found["images"] == 0
+    assert found["overflow"] <= 0, json.dumps(found)
