@@ -57,7 +57,9 @@ class InputGradient:
 
 def _first_convolution(images: Any) -> Any:
     """Finds the convolution that all uses of `images` pass through; `None` if there is none."""
-    if replicas.gpu_count() > 0:
+    import tensorflow as tf
+
+    if replicas.gpu_count() > 0 or tf.executing_eagerly():  # without a graph, users are not known
         return None
     tensor = images
     while len(users := tensor.consumers()) == 1 and len(users[0].outputs) == 1:

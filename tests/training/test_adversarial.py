@@ -340,6 +340,17 @@ def test_replicas_train_the_model_that_one_device_trains(replicas, method):
     assert same_loss == pytest.approx(loss, rel=1e-4)
 
 
+def test_replicas_run_eagerly():
+    """There is no graph in which the first convolution could be looked up."""
+    models = []
+    for eager in (False, True):
+        with mirrored(2).scope():
+            models.append(normalised(synchronized=True, dropout=0))
+            robust = make_method("AdversarialTraining", models[-1])
+        fit(robust, data=examples(8), run_eagerly=eager)
+    assert_same(*models, atol=2e-5)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["AdversarialTraining", "TRADES"])
 def test_the_loop_for_several_workers_trains_the_same_model(method):
