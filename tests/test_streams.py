@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import linear_model
+from processes import output_of
 from test_evaluation import counted, counting_model
 
 from hr_keras import evaluation
@@ -135,6 +136,36 @@ def test_a_few_batches_are_in_memory_at_a_time():
         np.concatenate([chunk.images for chunk in chunks]), batches.images
     )
     assert chunks[-1].share == 1.0
+
+
+PEAKS = """
+import resource
+import keras
+import tensorflow as tf
+from hr_keras import evaluation
+
+layers = keras.layers.AveragePooling2D(16), keras.layers.Flatten(), keras.layers.Dense(10)
+model = keras.Sequential([keras.Input((64, 64, 3)), *layers])
+
+def make(index):
+    image = tf.random.stateless_uniform((64, 64, 3), (0, index), 0, 256, tf.int32)
+    return tf.cast(image, tf.uint8), index % 10
+
+for n in (2000, 20000):
+    dataset = tf.data.Dataset.range(n, output_type=tf.int32).map(make).batch(100)
+    evaluation.sweep(
+        model, dataset, objectives="ce", epsilons=(0.1,), batch_size=64,
+        preprocess=lambda images: images.astype("float32") / 255,
+    )
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""  # fmt: skip
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_number_of_images():
+    """18,000 more images of 64 × 64 × 3 are 885 MB in float32, a chunk of 256 is 13 MB."""
+    few, many = map(int, output_of(PEAKS).split())
+    assert (many - few) / 1024 < 100
 
 
 def test_streams_of_any_length_share_compiled_code_and_full_batches_cost_what_they_did():

@@ -45,7 +45,8 @@ def audit(
     """Audits a classifier: clean and robust accuracy, example by example, and findings.
 
     The cost is that of `diagnostics.check`, which runs first, and for each of the four ε of the
-    security curve (ε/2, ε, 1.5 ε, 2 ε) that of the attacks, see `evaluation.robust_accuracy`.
+    security curve (ε/2, ε, 1.5 ε, 2 ε) that of the attacks, see `evaluation.robust_accuracy`, also
+    for models of a `tf.distribute` strategy.
 
     Args:
         model: A Keras classifier.

@@ -85,6 +85,9 @@ def robust_accuracy(
     classified correctly, and a forward pass to verify its images. If the model draws random
     numbers, the mean of 10 passes counts. One `attacks.WorstCase` of the attacks is cheaper.
 
+    Under a `tf.distribute` strategy that the model was built in, examples are spread over its
+    devices, with the same results. With several workers, every worker must make this call.
+
     Args:
         model: A Keras classifier.
         images: `(n, ...)` floating point, inside the bounds of the attacks; or a batched

@@ -84,6 +84,9 @@ def sweep(
     (objective, ε > 0); the accuracy at ε = 0 comes from the first. Memory is that of a few batches.
     A second call with the same model, objectives and batch shape compiles nothing.
 
+    Under a `tf.distribute` strategy that the model was built in, examples are spread over its
+    devices, with the same results. With several workers, every worker must make this call.
+
     Args:
         model: A Keras classifier.
         images: `(n, ...)` floating point, inside `bounds`; or a batched `tf.data.Dataset` or
