@@ -1,7 +1,7 @@
-"""The classifiers of the paper, and `logits_model` for any classifier."""
+"""The classifiers of the paper, and any model as attacks need it."""
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -9,9 +9,11 @@ import numpy as np
 from keras import layers
 
 from hr_keras._core import replicas
-from hr_keras._core.logits import logits_model
+from hr_keras._core.attack_view import attack_view
+from hr_keras._core.logits import input_spec
+from hr_keras._core.logits_model import logits_model
 
-__all__ = ["logits_model", "mnist_cnn", "resnet", "resnet8"]
+__all__ = ["attack_view", "logits_model", "mnist_cnn", "resnet", "resnet8", "with_preprocessing"]
 
 
 def mnist_cnn(
@@ -183,6 +185,54 @@ def resnet8(
     return resnet(
         1, input_shape, num_classes, classifier_activation, mean_image, seed, synchronized
     )
+
+
+def with_preprocessing(
+    model: keras.Model, function: Callable[[Any], Any], input_shape: tuple[int, ...] | None = None
+) -> keras.Model:
+    """Puts preprocessing in front of a model, so that attacks and users see the same images.
+
+    The operations of the function become part of the model, without a `Lambda` layer: it can be
+    saved and is loaded in Keras' safe mode. `keras.applications` with their `preprocess_input`
+    then take pixels from 0 to 255: attack them with `bounds=(0, 255)` and ε in this unit.
+
+    Args:
+        model: A Keras model of one input. It shares its weights with the new model.
+        function: A layer, or a function written with `keras.ops`, such as
+            `keras.applications.mobilenet_v2.preprocess_input`.
+        input_shape: Shape of an image before preprocessing, such as `(None, None, 3)` before a
+            `Resizing` layer. Default `None`: that of the model.
+
+    Returns:
+        A functional `keras.Model` of float32 images.
+
+    Raises:
+        ValueError: If the function cannot be made part of a model, or the model has several
+            inputs.
+
+    Example:
+
+    ```python
+    from hr_keras.models import with_preprocessing
+
+    network = keras.applications.MobileNetV2(
+        input_shape=(32, 32, 3), alpha=0.35, weights=None, classes=10
+    )
+    classifier = with_preprocessing(network, keras.applications.mobilenet_v2.preprocess_input)
+    ```
+    """
+    if not callable(function):
+        raise ValueError(f"`function` must be a layer or a function. Received: {function!r}")
+    batch_size, shape, _ = input_spec(model)
+    inputs = keras.Input(input_shape or shape, batch_size, dtype="float32", name="images")
+    try:
+        images = function(inputs)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            "`function` must be a Keras layer, or written with `keras.ops` alone. "
+            f"Received: {getattr(function, '__name__', function)}, which fails with: {error}"
+        ) from error
+    return keras.Model(inputs, model(images), name=f"{model.name}_with_preprocessing")
 
 
 def _convolution(

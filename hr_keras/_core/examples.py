@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from hr_keras._core.checks import check_batch_size
+from hr_keras._core.inputs import Inputs
 
 Preprocess = Callable[[Any], Any] | None
 Keys = tuple[str, str]
@@ -25,14 +26,14 @@ class Chunk(NamedTuple):
 
     Args:
         first_index: Index of the first of them in the data.
-        images: `(n, ...)`.
+        images: `(n, ...)`, or `Inputs`.
         labels: `(n, ...)`.
         is_whole: Whether these are all of the examples.
         share: Share of the data that is read by now, or `None` if it is not known.
     """
 
     first_index: int
-    images: np.ndarray
+    images: Any
     labels: np.ndarray
     is_whole: bool
     share: float | None
@@ -83,7 +84,8 @@ class Examples:
                 f"`{name}` must come with labels, or be a batched tf.data.Dataset or "
                 f"keras.utils.PyDataset of (images, labels). Received: {type(data).__name__} alone"
             )
-        self._data = as_array(data), np.asarray(labels)
+        images = data if isinstance(data, Inputs) else as_array(data)
+        self._data = images, np.asarray(labels)
         if all(part.ndim for part in self._data) and len(self._data[0]) != len(self._data[1]):
             hint = " For a single image pass images[None] and [label]."
             raise ValueError(
@@ -223,9 +225,11 @@ class Examples:
         images, labels = map(np.asarray, pair)
         return images, labels
 
-    def _apply(self, images: np.ndarray) -> np.ndarray:
+    def _apply(self, images: Any) -> Any:
         if self.preprocess is None:
             return images
+        if isinstance(images, Inputs):
+            return Inputs(self._apply(images.attacked), images.others)
         found = np.asarray(self.preprocess(images.copy()))  # some of Keras' own write into it
         if found.ndim == 0 or len(found) != len(images):
             raise ValueError(

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import itertools
 import json
 import pathlib
 import time
@@ -14,6 +15,7 @@ import numpy as np
 
 from hr_keras._core.examples import Chunk
 from hr_keras._core.files import Path, write_atomically
+from hr_keras._core.inputs import Inputs
 
 Results = dict[str, np.ndarray]
 
@@ -147,10 +149,11 @@ class Finished:
         ]
 
 
-def find_digest(*arrays: np.ndarray) -> str:
+def find_digest(*arrays: Any) -> str:
     """Returns the SHA-256 of the shapes, types and values of arrays."""
     digest = hashlib.sha256()
-    for array in arrays:
+    parts = (one.arrays if isinstance(one, Inputs) else (one,) for one in arrays)
+    for array in itertools.chain.from_iterable(parts):
         digest.update(f"{array.dtype} {array.shape};".encode())
         digest.update(np.ascontiguousarray(array).view("uint8").data)
     return digest.hexdigest()
@@ -169,6 +172,8 @@ def find_model_digest(model: keras.Model) -> str:
                 config = {k: v for k, v in layer.get_config().items() if k != "name"}
             except NotImplementedError:  # a layer of the user that cannot be saved
                 config = {}
+        elif hasattr(layer, "view_config"):  # see `attack_view`
+            config = layer.view_config()
         text = json.dumps(config, sort_keys=True, default=lambda value: type(value).__name__)
         digest.update(f"{type(layer).__name__} {text};".encode())
     for weight in model.weights:

@@ -1,4 +1,4 @@
-"""Logits of any Keras classifier: found behind a softmax or sigmoid, and `logits_model`."""
+"""Logits of any Keras classifier, found behind a softmax or sigmoid."""
 
 import contextlib
 import weakref
@@ -22,7 +22,6 @@ from hr_keras._core.unknown_logits import warn_of_unknown_logits
 
 _Cache = weakref.WeakKeyDictionary[keras.Model, tuple[Hashable, Any]]
 _OUTPUTS: _Cache = weakref.WeakKeyDictionary()
-_TRACED: _Cache = weakref.WeakKeyDictionary()
 
 # What a dense layer or convolution without an activation ends in.
 _LINEAR_OPS = ("BiasAdd", "MatMul", "Add", "AddV2", "Conv2D")
@@ -112,12 +111,13 @@ def _find_output(model: keras.Model, inline: bool = False) -> ClassifierOutput:
 
     seen = []
 
-    def look(inputs):
+    def look(images):
+        inputs = model.fill(images) if hasattr(model, "attacked_spec") else images
         outputs = run_model(model, inputs, inline)
         seen.append((outputs, final_activation(outputs) if tf.is_tensor(outputs) else None))
         return outputs
 
-    batch, shape, dtype = _input_spec(model)
+    batch, shape, dtype = input_spec(model)
     traced = tf.function(look)
     graph = traced.get_concrete_function(tf.TensorSpec((batch, *shape), dtype)).graph
     outputs, activation = seen[-1]
@@ -157,21 +157,23 @@ def _count_outputs(model: keras.Model, shape: Any, outputs: Any) -> int:
     if shape is None or len(shape) != 2 or not shape[-1]:
         raise ValueError(
             "A classifier must return one tensor of shape (n, classes) with at least 2 classes, "
-            "or (n, 1); decisions for each pixel are not attacked. "
-            f"Received: model {model.name!r} returning "
+            "or (n, 1); decisions for each pixel are not attacked, and of several outputs choose "
+            f"one by `models.attack_view`. Received: model {model.name!r} returning "
             f"{shape if shape is not None else type(outputs).__name__}"
         )
     return int(shape[-1])
 
 
-def _input_spec(model: keras.Model) -> tuple[int | None, tuple[int | None, ...], str]:
+def input_spec(model: keras.Model) -> tuple[int | None, tuple[int | None, ...], str]:
     """Returns the batch size if it is fixed, the shape of an image and the dtype of the input."""
+    if hasattr(model, "attacked_spec"):  # a view, see `attack_view`
+        return model.attacked_spec()
     inputs = getattr(model, "inputs", None)
     if inputs:
         if len(inputs) != 1:
             raise ValueError(
                 f"A classifier must take one input. Received: model {model.name!r} "
-                f"with {len(inputs)} inputs"
+                f"with {len(inputs)} inputs; see `attacked_input` of `models.attack_view`"
             )
         return inputs[0].shape[0], tuple(inputs[0].shape[1:]), inputs[0].dtype
     shape = (model.get_build_config() or {}).get("input_shape")
@@ -192,9 +194,9 @@ def logits_of(model: keras.Model, images: Any) -> Any:
 
     Args:
         model: A Keras classifier that was built.
-        images: Tensor, `(n, ...)`. In a TensorFlow graph the logits behind any softmax or
-            sigmoid are found; in eager execution only those behind Keras' own, and otherwise
-            the logarithms are taken.
+        images: Tensor, `(n, ...)`, or the inputs of a view. In a TensorFlow graph the logits
+            behind any softmax or sigmoid are found; in eager execution only those behind Keras'
+            own, and otherwise the logarithms are taken.
 
     Returns:
         `(n, classes)`.
@@ -247,74 +249,3 @@ def probabilities_of(model: keras.Model, images: Any) -> Any:
         return ops.softmax(logits_of(model, images))
     outputs = model(images, training=False)
     return ops.softmax(outputs) if output.kind == "logits" else outputs
-
-
-@keras.saving.register_keras_serializable(package="hr_keras")
-class LogitsModel(keras.Model):
-    """See `logits_model`, which makes it."""
-
-    def __init__(self, model: keras.Model, name: str | None = None, **kwargs: Any) -> None:
-        super().__init__(name=name or f"{model.name}_logits", **kwargs)
-        self.model = model
-        classifier_output(model)
-
-    def build(self, input_shape: Any) -> None:
-        self.built = True
-
-    def call(self, inputs: Any, training: bool | None = None) -> Any:
-        import tensorflow as tf
-
-        if training:
-            raise ValueError("A logits model is for inference: train the model it was made of.")
-        if not tf.executing_eagerly():
-            return logits_of(self.model, inputs)
-        # The graph knows the logits behind any softmax, eager TensorFlow only Keras' own.
-        # Kept outside the model: as an attribute it would be exported with it.
-        layers_now = structure(self.model)
-        if _TRACED.get(self, (None, None))[0] != layers_now:
-            classifier_output(self.model)  # its errors are raised here, not while tracing
-            model_ref = weakref.ref(self.model)
-            _TRACED[self] = layers_now, tf.function(lambda x: logits_of(model_ref(), x))
-        return _TRACED[self][1](inputs)
-
-    def get_config(self) -> dict[str, Any]:
-        model = keras.saving.serialize_keras_object(self.model)
-        return {**super().get_config(), "model": model}
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "LogitsModel":
-        config = {**config, "model": keras.saving.deserialize_keras_object(config["model"])}
-        return cls(**config)
-
-
-def logits_model(model: keras.Model) -> keras.Model:
-    """Makes a model that returns the logits of any Keras classifier and shares its weights.
-
-    The final softmax or sigmoid of Sequential, Functional, nested and subclassed models is
-    removed: the activation of a last layer, an `Activation` or `Softmax` layer,
-    `keras.ops.softmax` or `tf.nn.softmax`, also before a flatten, reshape or cast. A model that
-    returns logits is returned unchanged. If a model makes probabilities in another way, the new
-    model returns their logarithms, for which softmax gives the same probabilities. A gradient
-    through them vanishes where the probabilities round to 0 or 1. For a model with one output z
-    (two classes), the logits are (0, z).
-
-    Args:
-        model: A Keras classifier, `(n, ...)` → `(n, classes)`, or `(n, 1)` for two classes.
-            Call a subclassed model once before.
-
-    Returns:
-        A `keras.Model` for inference, `(n, ...)` → `(n, classes)`, float32 or better.
-        Training `model` trains it too.
-
-    Raises:
-        ValueError: If the output is not one tensor of this shape, or the backend is not TensorFlow.
-
-    Example:
-        ```python
-        from hr_keras.models import logits_model
-
-        logits = logits_model(model)(images)
-        ```
-    """
-    output = classifier_output(model)
-    return model if output.kind == "logits" and not output.is_single else LogitsModel(model)

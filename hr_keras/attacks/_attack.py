@@ -11,7 +11,7 @@ import numpy as np
 from hr_keras._core.checks import Bounds, check_batch_size, check_bounds, check_epsilons
 from hr_keras._core.compiled import Same, compiled
 from hr_keras._core.logits import check_backend
-from hr_keras.attacks._task import Outcome, Task, check_adversarial, is_correct, match_type
+from hr_keras.attacks._task import Outcome, Task, are_inside, is_correct, match_type
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,8 @@ class Attack(abc.ABC):
         Args:
             model: A Keras classifier. The attack uses the logits behind a final softmax or sigmoid;
                 with one output z (two classes, labels 0 and 1) these are (0, z).
-            images: `(n, ...)` floating point, inside `bounds`; NumPy or tensor.
+            images: `(n, ...)` floating point, inside `bounds`; NumPy or tensor. For a model of
+                several inputs see `models.attack_view`.
             labels: Class numbers `(n,)` or `(n, 1)`, or distributions `(n, classes)`: the
                 true labels, or with `targeted=True` the classes to reach.
             first_index: Index of the first image, at least 0. The random numbers of an example
@@ -112,7 +113,7 @@ class Attack(abc.ABC):
             ValueError: If images or labels are not as described.
         """
         task = Task.of(model, images, labels, self.bounds, self.batch_size, first_index)
-        return match_type(self.run(task).images, images)
+        return match_type(model, self.run(task).images, images)
 
     def sweep(
         self, model: keras.Model, images: Any, labels: Any, epsilons: Any, first_index: int = 0
@@ -140,7 +141,7 @@ class Attack(abc.ABC):
         pairs = task.select(np.tile(np.arange(n), len(sizes)))
         pairs = pairs.replace(epsilons=np.repeat(np.array(sizes, "float64"), n))
         found = self.run(pairs).images
-        return match_type(found.reshape(len(sizes), *task.images.shape), images)
+        return match_type(model, found.reshape(len(sizes), *task.images.shape), images)
 
     def run(self, task: Task) -> Outcome:
         """Attacks like `perturb`, and checks that its images are in the bounds and the ball.
@@ -154,7 +155,7 @@ class Attack(abc.ABC):
         sizes = None if epsilon is None else task.find_epsilons(epsilon)
         # Of the balls that contain those of other norms the smallest.
         norm = "l2" if getattr(self, "norm", None) == "l2" else "linf"
-        check_adversarial(self.name, images, task.images, self.bounds, norm, sizes)
+        _check_adversarial(self.name, images, task.images, self.bounds, norm, sizes)
         return outcome._replace(images=images)
 
     def attempt(self, task: Task) -> Outcome:
@@ -214,3 +215,44 @@ def _to_json(value: Any) -> Any:
     if value is None or isinstance(value, (str, int, float)):
         return value
     return getattr(value, "name", None) or getattr(value, "__name__", None) or repr(value)
+
+
+def _check_adversarial(
+    name: str,
+    found: np.ndarray,
+    images: np.ndarray,
+    bounds: Bounds,
+    norm: str,
+    epsilons: np.ndarray | None,
+) -> None:
+    """Raises a ValueError unless the images that an attack found are in the bounds and the ball.
+
+    Args:
+        name: Name of the attack.
+        found: What it returned for `images`, `(n, ...)`.
+        images: What it was given, `(n, ...)`.
+        bounds: Lowest and highest pixel value, numbers or one for each channel.
+        norm: `"linf"` or `"l2"`.
+        epsilons: Size of the ball of each example `(n,)`; `None` for no ball.
+    """
+    if found.shape != images.shape:
+        raise ValueError(
+            f"Attack {name!r} must return images of shape {images.shape}. Received: {found.shape}"
+        )
+    rounding = 4 * float(np.spacing(np.abs(bounds).max().astype(images.dtype)))
+    if not are_inside(found, bounds, rounding):
+        raise ValueError(
+            f"Attack {name!r} must return images inside bounds={bounds}, without NaN. "
+            f"Received: values from {found.min()} to {found.max()}"
+        )
+    if epsilons is None:
+        return
+    for image, moved, epsilon in zip(images, found, epsilons, strict=True):
+        change = moved.astype("float64") - image.astype("float64")
+        size = np.sqrt((change**2).sum()) if norm == "l2" else np.abs(change).max()
+        slack = rounding * (np.sqrt(change.size) if norm == "l2" else 1.0)
+        if size > 1.0001 * epsilon + slack:
+            raise ValueError(
+                f"Attack {name!r} must return images at a distance of at most {epsilon} in "
+                f"{norm}. Received: {size}"
+            )

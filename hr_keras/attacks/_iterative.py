@@ -9,9 +9,11 @@ import keras
 import numpy as np
 from keras import ops
 
+from hr_keras._core.attack_view import join_inputs
 from hr_keras._core.checks import check_count, check_epsilon
-from hr_keras._core.compiled import even_size, separate
+from hr_keras._core.compiled import even_size
 from hr_keras._core.logits import logits_of
+from hr_keras._core.passes import average_passes
 from hr_keras.attacks import _perturbation, objectives
 from hr_keras.attacks._attack import Attack
 from hr_keras.attacks._input_gradient import InputGradient
@@ -88,7 +90,6 @@ class IterativeAttack(Attack):
     norm: _perturbation.Norm = "linf"
     seed: int = 0
     through: objectives.Route = "logits"
-
     stop_early: bool = True
 
     evaluates_last_point: ClassVar[bool] = False  # with one more forward pass
@@ -159,25 +160,25 @@ class IterativeAttack(Attack):
     def predict(self, model: keras.Model, state: State) -> tuple[Any, Any]:
         """Computes logits and score at `point`, by a forward pass."""
 
-        def passes(point: Any, *labels: Any) -> Any:
-            logits = logits_of(model, point)
+        def passes(model: Any, point: Any, *labels: Any) -> Any:
+            logits = logits_of(model, join_inputs(model, point, state.others))
             return logits, self._score(labels, logits)
 
-        return separate(passes)(state.point, *self._labels(state))
+        return average_passes(model, passes, state.point, *self._labels(state))
 
     def differentiate(self, model: keras.Model, state: State) -> tuple[Any, Any, Any]:
         """Computes logits, score and the gradient of the objective at `point`."""
         import tensorflow as tf
 
-        def passes(point: Any, *labels: Any) -> Any:
+        def passes(model: Any, point: Any, *labels: Any) -> Any:
             with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
                 tape.watch(point)
-                logits = logits_of(model, point)
+                logits = logits_of(model, join_inputs(model, point, state.others))
                 value = self._value(self.found_objective().through, labels, logits)
             gradient = InputGradient(tape, point)(value)
             return logits, self._score(labels, logits), gradient
 
-        return separate(passes)(state.point, *self._labels(state))
+        return average_passes(model, passes, state.point, *self._labels(state))
 
     def judge(self, state: State, logits: Any, score: Any, active: Any = None) -> State:
         """Updates `best`, `score` and `fooled` by logits and score at `point`.
@@ -250,7 +251,7 @@ class IterativeAttack(Attack):
             _perturbation.random_keys(self.seed, task.indices, attempts),
             task.find_epsilons(self.epsilon),
         )
-        return self.run_part("start", task.model, *new)
+        return self.run_part("start", task.model, *new)._replace(others=task.others)
 
     def _run_batch(self, model: keras.Model, state: State) -> Iterator[tuple[np.ndarray, ...]]:
         """Runs an attempt; yields positions, images, scores, fooled of what has finished."""

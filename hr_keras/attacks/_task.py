@@ -8,10 +8,12 @@ import keras
 import numpy as np
 from keras import ops
 
+from hr_keras._core.attack_view import join_inputs, split_inputs, with_attacked
 from hr_keras._core.checks import Bounds, check_count
 from hr_keras._core.compiled import compiled, in_batches
 from hr_keras._core.examples import as_array
 from hr_keras._core.logits import classifier_output, logits_of
+from hr_keras._core.passes import single_pass
 from hr_keras._core.pixel_bounds import for_pixels
 from hr_keras._core.validation_data import check_image_shape
 
@@ -45,6 +47,7 @@ class Task:
         batch_size: Examples in one compiled step.
         logits: Logits of the images, `(n, classes)`. Default `None`: not computed yet.
         epsilons: ε of each example, float64 `(n,)`. Default `None`: ε of the attack.
+        others: The other inputs of a model of several, see `models.attack_view`, `(n, ...)` each.
     """
 
     model: keras.Model
@@ -54,6 +57,7 @@ class Task:
     batch_size: int
     logits: np.ndarray | None = None
     epsilons: np.ndarray | None = None
+    others: tuple[np.ndarray, ...] = ()
 
     @classmethod
     def of(
@@ -67,9 +71,15 @@ class Task:
     ) -> Self:
         """Makes a task of all examples, checked by `prepare`; numbered from `first_index`."""
         first_index = check_count("first_index", first_index, lowest=0)
+        images, others = split_inputs(model, images)
         images, labels = prepare(model, images, labels, bounds, first_index)
         indices = np.arange(len(images)) + first_index
-        return cls(model, images, labels, indices, batch_size)
+        return cls(model, images, labels, indices, batch_size, others=others)
+
+    @property
+    def inputs(self) -> Any:
+        """What the model takes: the images, with the other inputs if it has some."""
+        return join_inputs(self.model, self.images, self.others)
 
     def replace(self, **changes: Any) -> Self:
         """Returns the task with other attributes."""
@@ -79,7 +89,8 @@ class Task:
         """Returns the task of some examples only."""
         per_example = ("images", "labels", "indices", "logits", "epsilons")
         parts = {name: getattr(self, name) for name in per_example}
-        return self.replace(**{k: None if v is None else v[rows] for k, v in parts.items()})
+        chosen = {k: None if v is None else v[rows] for k, v in parts.items()}
+        return self.replace(**chosen, others=tuple(other[rows] for other in self.others))
 
     def predict(self) -> Self:
         """Returns the task with its logits; see `find_logits`."""
@@ -90,7 +101,14 @@ class Task:
         if self.logits is not None:
             return self.logits
         step = compiled(self.model, "predict", build_predict)
-        (logits,) = in_batches(step, self.images, self.labels, self.batch_size, any_size=True)
+        (logits,) = in_batches(
+            step,
+            self.images,
+            self.labels,
+            self.batch_size,
+            per_example=self.others,
+            any_size=True,
+        )
         return logits
 
     def find_mean_logits(self) -> np.ndarray:
@@ -100,7 +118,7 @@ class Task:
         log 1/k Σ_k softmax(z_k), k = 10 forward passes
         ```
         """
-        if not classifier_output(self.model).is_random:
+        if not classifier_output(self.model).is_random or single_pass(self.model)[1] > 1:
             return self.find_logits()
         fresh = self.replace(logits=None)
         passes = (ops.softmax(fresh.find_logits()) for _ in range(_PASSES))
@@ -131,6 +149,7 @@ class State(NamedTuple):
         fooled: Whether `best` fools the model, bool `(n,)`.
         memory: What else an attack keeps from step to step: a tensor, or a NamedTuple of some.
             Default `()`: nothing.
+        others: The other inputs of a model of several, see `models.attack_view`, `(n, ...)` each.
     """
 
     image: Any
@@ -145,11 +164,16 @@ class State(NamedTuple):
     steps: Any
     fooled: Any
     memory: Any = ()
+    others: Any = ()
 
 
 def build_predict(model_ref: Any) -> Any:
-    """Returns `(images, labels) -> (logits,)`, to be compiled; labels are not used."""
-    return lambda images, labels: (logits_of(model_ref(), images),)
+    """Returns `(images, labels, *others) -> (logits,)`, to be compiled; labels are not used."""
+
+    def predict(images: Any, _: Any, *others: Any) -> tuple[Any]:
+        return (logits_of(model_ref(), join_inputs(model_ref(), images, others)),)
+
+    return predict
 
 
 def is_correct(logits: Any, labels: Any) -> Any:
@@ -166,13 +190,16 @@ def is_correct(logits: Any, labels: Any) -> Any:
     return (kind.argmax(logits, axis=-1) == labels) & finite
 
 
-def match_type(result: np.ndarray, images: Any) -> Any:
-    """Returns `result` as a tensor if `images` is one, or in the byte order of an array."""
+def match_type(model: keras.Model, result: np.ndarray, images: Any) -> Any:
+    """Returns `result` in the form of `images`: a tensor, a byte order, with other inputs."""
     import tensorflow as tf
 
-    if tf.is_tensor(images):
-        return tf.convert_to_tensor(result)
-    return result.astype(images.dtype, copy=False) if hasattr(images, "dtype") else result
+    attacked, _ = split_inputs(model, images)
+    if tf.is_tensor(attacked):
+        result = tf.convert_to_tensor(result)
+    elif hasattr(attacked, "dtype"):
+        result = result.astype(attacked.dtype, copy=False)
+    return with_attacked(model, images, result)
 
 
 def prepare(
@@ -212,9 +239,9 @@ def check_images(images: np.ndarray, bounds: Bounds, first_index: int = 0) -> No
             "`images` must be floating point: an attack moves pixels by fractions. Received: "
             f"dtype {images.dtype}. Convert them to float32, with pixels in bounds={bounds}"
         )
-    if not (_are_inside(images, bounds) and all(map(np.isfinite, (images.min(), images.max())))):
+    if not (are_inside(images, bounds) and all(map(np.isfinite, (images.min(), images.max())))):
         ones = (images[k : k + 1] for k in range(len(images)))
-        good = [_are_inside(one, bounds) and bool(np.isfinite(one).all()) for one in ones]
+        good = [are_inside(one, bounds) and bool(np.isfinite(one).all()) for one in ones]
         raise ValueError(
             f"`images` must lie inside bounds={bounds}, without NaN. Received: values from "
             f"{images.min()} to {images.max()}, the first in example "
@@ -222,52 +249,11 @@ def check_images(images: np.ndarray, bounds: Bounds, first_index: int = 0) -> No
         )
 
 
-def _are_inside(images: np.ndarray, bounds: Bounds, slack: float = 0.0) -> bool:
+def are_inside(images: np.ndarray, bounds: Bounds, slack: float = 0.0) -> bool:
     # in the precision of the images: 0.1 in float64 is not 0.1 in float32
     low, high = (np.asarray(end, images.dtype) for end in for_pixels(bounds, images.shape[1:]))
     lowest, highest = images.min(axis=0), images.max(axis=0)
     return bool((low - slack <= lowest).all() and (highest <= high + slack).all())
-
-
-def check_adversarial(
-    name: str,
-    found: np.ndarray,
-    images: np.ndarray,
-    bounds: Bounds,
-    norm: str,
-    epsilons: np.ndarray | None,
-) -> None:
-    """Raises a ValueError unless the images that an attack found are in the bounds and the ball.
-
-    Args:
-        name: Name of the attack.
-        found: What it returned for `images`, `(n, ...)`.
-        images: What it was given, `(n, ...)`.
-        bounds: Lowest and highest pixel value, numbers or one for each channel.
-        norm: `"linf"` or `"l2"`.
-        epsilons: Size of the ball of each example `(n,)`; `None` for no ball.
-    """
-    if found.shape != images.shape:
-        raise ValueError(
-            f"Attack {name!r} must return images of shape {images.shape}. Received: {found.shape}"
-        )
-    rounding = 4 * float(np.spacing(np.abs(bounds).max().astype(images.dtype)))
-    if not _are_inside(found, bounds, rounding):
-        raise ValueError(
-            f"Attack {name!r} must return images inside bounds={bounds}, without NaN. "
-            f"Received: values from {found.min()} to {found.max()}"
-        )
-    if epsilons is None:
-        return
-    for image, moved, epsilon in zip(images, found, epsilons, strict=True):
-        change = moved.astype("float64") - image.astype("float64")
-        size = np.sqrt((change**2).sum()) if norm == "l2" else np.abs(change).max()
-        slack = rounding * (np.sqrt(change.size) if norm == "l2" else 1.0)
-        if size > 1.0001 * epsilon + slack:
-            raise ValueError(
-                f"Attack {name!r} must return images at a distance of at most {epsilon} in "
-                f"{norm}. Received: {size}"
-            )
 
 
 def check_labels(labels: np.ndarray, n: int, classes: int, first_index: int = 0) -> np.ndarray:

@@ -113,7 +113,7 @@ class FAB(TargetChoosingAttack):
             attack = dataclasses.replace(self, stop_early=False)
             attack._normalise(any_distance=True)
             result[correct], _ = attack._attempt_all(task.select(correct))
-        return match_type(result, images)
+        return match_type(model, result, images)
 
     def start(self, state: State) -> State:
         image = state.image

@@ -7,9 +7,11 @@ from typing import Any
 import keras
 import numpy as np
 
+from hr_keras._core.attack_view import join_inputs
 from hr_keras._core.checks import check_epsilon, check_epsilons
 from hr_keras._core.compiled import in_batches
 from hr_keras._core.logits import logits_of
+from hr_keras._core.passes import average_passes, single_pass
 from hr_keras.attacks import objectives
 from hr_keras.attacks._attack import Attack
 from hr_keras.attacks._input_gradient import InputGradient
@@ -85,23 +87,28 @@ class FGSM(Attack):
         sizes = np.array(check_epsilons(epsilons), "float64")
         task = Task.of(model, images, labels, self.bounds, self.batch_size, first_index)
         found = self._make_steps(task, np.broadcast_to(sizes, (len(task.images), len(sizes))))
-        return match_type(np.moveaxis(found, 1, 0), images)
+        return match_type(model, np.moveaxis(found, 1, 0), images)
 
     def _make_steps(self, task: Task, sizes: np.ndarray) -> np.ndarray:
         """Makes a step of each of the sizes `(n, k)`: `(n, k, ...)`."""
         step = self.compiled(task.model, "step")
         (adversarial,) = in_batches(
-            step, task.images, task.labels, task.batch_size, per_example=(sizes,), any_size=True
+            step,
+            task.images,
+            task.labels,
+            task.batch_size,
+            per_example=(sizes, *task.others),
+            any_size=True,
         )
         return adversarial
 
     def _build_step(self, model_ref: Any) -> Any:
         import tensorflow as tf
 
-        def step(images: Any, labels: Any, epsilons: Any) -> tuple[Any]:
+        def step(images: Any, labels: Any, epsilons: Any, *others: Any) -> tuple[Any]:
             objective = objectives.get(self.objective)
             _, (gradient,) = compute_gradients(
-                model_ref(), images, labels, (objective,), self.through, self.targeted
+                model_ref(), images, labels, (objective,), self.through, self.targeted, others
             )
             direction = linf_direction(gradient)[:, None]
             sizes = tf.cast(epsilons, images.dtype)
@@ -118,8 +125,11 @@ def compute_gradients(
     chosen: Sequence[objectives.AnyObjective],
     through: objectives.Route,
     targeted: bool = False,
+    others: tuple[Any, ...] = (),
 ) -> tuple[Any, list[Any]]:
     """Makes one forward pass, and one backward pass for each objective, in a TensorFlow graph.
+
+    Both are means of several passes for a view that says so, see `models.attack_view`.
 
     Args:
         model: A Keras classifier.
@@ -128,6 +138,7 @@ def compute_gradients(
         chosen: Objectives to maximise; to minimise where `targeted`.
         through: Route of the gradient.
         targeted: Whether labels are the classes to reach.
+        others: The other inputs of a model of several.
 
     Returns:
         The logits `(n, classes)`, and for each objective a gradient `(n, ...)`: zero where
@@ -135,12 +146,17 @@ def compute_gradients(
     """
     import tensorflow as tf
 
-    with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
-        tape.watch(images)
-        logits = logits_of(model, images)
-        values = [objective.through(through, labels, logits) for objective in chosen]
-        values = [-value for value in values] if targeted else values
-    return logits, list(map(InputGradient(tape, images), values))
+    def passes(model: Any, images: Any) -> Any:
+        with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
+            tape.watch(images)
+            logits = logits_of(model, join_inputs(model, images, others))
+            values = [objective.through(through, labels, logits) for objective in chosen]
+            values = [-value for value in values] if targeted else values
+        return logits, *map(InputGradient(tape, images), values)
+
+    several = single_pass(model)[1] > 1
+    found = average_passes(model, passes, images) if several else passes(model, images)
+    return found[0], list(found[1:])
 
 
 def build_sweep(
@@ -158,14 +174,17 @@ def build_sweep(
         bounds: Lowest and highest pixel value.
 
     Returns:
-        `(images, labels, epsilons)` → whether each example is classified correctly, bool `(n,)`;
-        whether it is at each ε, int32 `(n, epsilons, objectives)`; and whether its gradient is
-        zero, int32 `(n, objectives)`.
+        `(images, labels, *others, epsilons)` → whether each example is classified correctly, bool
+        `(n,)`; whether it is at each ε, int32 `(n, epsilons, objectives)`; and whether its gradient
+        is zero, int32 `(n, objectives)`.
     """
     import tensorflow as tf
 
-    def step(images: Any, labels: Any, epsilons: Any) -> tuple[Any, Any, Any]:
-        logits, found = compute_gradients(model_ref(), images, labels, chosen, through)
+    def step(images: Any, labels: Any, *more: Any) -> tuple[Any, Any, Any]:
+        *others, epsilons = more
+        logits, found = compute_gradients(
+            model_ref(), images, labels, chosen, through, others=tuple(others)
+        )
         gradients = tf.stack(found)
         zero = tf.reduce_all(gradients == 0, axis=range(2, gradients.ndim))
         zero = tf.transpose(tf.cast(zero, tf.int32))  # oneDNN complains of a boolean transpose
@@ -174,7 +193,8 @@ def build_sweep(
         def attack(cell: Any) -> Any:
             epsilon = tf.cast(epsilons[cell // len(chosen)], images.dtype)
             adversarial = perturb(images, steps[cell % len(chosen)], epsilon, bounds)
-            return tf.cast(is_correct(logits_of(model_ref(), adversarial), labels), tf.int32)
+            inputs = join_inputs(model_ref(), adversarial, others)
+            return tf.cast(is_correct(logits_of(model_ref(), inputs), labels), tf.int32)
 
         cells = tf.range(tf.size(epsilons) * len(chosen))
         # One after the other: in parallel the cells would multiply the memory of a batch.

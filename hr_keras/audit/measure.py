@@ -15,6 +15,7 @@ from hr_keras._core.files import Path
 from hr_keras._core.finding import Finding
 from hr_keras._core.finished import find_model_digest
 from hr_keras._core.logits import classifier_output
+from hr_keras._core.passes import single_pass
 from hr_keras._core.runtime import collect_versions
 from hr_keras.attacks import Attack, Task, worst_case
 from hr_keras.audit.pictures import Candidates, make_pictures
@@ -75,7 +76,7 @@ def measure(
         labels = _find_classes(task.labels, examples)
         found = [
             evaluation.robust_accuracy(
-                model, task.images, labels, _make_attacks(protocol, epsilon), batch_size, index
+                model, task.inputs, labels, _make_attacks(protocol, epsilon), batch_size, index
             )
             for epsilon in protocol.epsilons
         ]
@@ -98,7 +99,8 @@ def measure(
         )
         for epsilon, correct in zip(protocol.epsilons, by_epsilon, strict=True)
     }
-    attacks, output = _make_attacks(protocol, protocol.epsilon), classifier_output(model)
+    attacks = _make_attacks(protocol, protocol.epsilon)
+    output = classifier_output(single_pass(model)[0])
     return AuditResult(
         protocol=dataclasses.replace(protocol, examples=len(results["labels"])),
         model=AuditedModel(model.name, output.kind, output.num_classes, int(model.count_params())),

@@ -1,11 +1,13 @@
 """The adversarial examples that an audit shows."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import keras
 import numpy as np
 
 from hr_keras._core.examples import Chunk
+from hr_keras._core.inputs import join_examples
 from hr_keras.attacks import Attack, Task
 from hr_keras.audit.result import EncodedImage, Picture
 
@@ -16,13 +18,17 @@ class Candidates:
     """The first fooled examples, of as many classes as possible, kept while data are streamed."""
 
     def __init__(self) -> None:
-        self._firsts: dict[int, tuple[int, np.ndarray]] = {}  # class → index and image
-        self._others: list[tuple[int, int, np.ndarray]] = []
+        self._firsts: dict[int, tuple[int, Any]] = {}  # class → index and image
+        self._others: list[tuple[int, int, Any]] = []
 
     def add(self, chunk: Chunk, labels: np.ndarray, fooled: np.ndarray) -> None:
         """Keeps some of the examples of a chunk that are fooled, bool `(n,)`."""
         for k in np.flatnonzero(fooled[: len(chunk.images)]):  # other workers have theirs
-            label, index, image = int(labels[k]), chunk.first_index + int(k), chunk.images[k]
+            label, index, image = (
+                int(labels[k]),
+                chunk.first_index + int(k),
+                chunk.images[k : k + 1],
+            )
             if label not in self._firsts:
                 kept = image.copy() if len(self._firsts) < PICTURES else image[:0]
                 self._firsts[label] = index, kept
@@ -37,10 +43,9 @@ class Candidates:
         if not chosen:
             return None
         indices, labels, images = zip(*chosen, strict=True)
-        task = Task(
-            model, np.stack(images), np.array(labels, "int32"), np.array(indices), batch_size
-        )
-        return task.predict()
+        attacked, more = join_examples(images)
+        numbers = (np.array(labels, "int32"), np.array(indices))
+        return Task(model, attacked, *numbers, batch_size, others=more).predict()
 
 
 def make_pictures(task: Task | None, attacks: Sequence[Attack]) -> tuple[Picture, ...]:

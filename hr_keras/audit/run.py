@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from hr_keras import datasets, training
+from hr_keras._core.attack_view import gather_inputs
 from hr_keras._core.checks import Bounds, Norm, StrategyName, check_epsilon
 from hr_keras._core.examples import KEYS, Examples, Keys, Preprocess
 from hr_keras._core.files import Path, holds_anything, write_atomically
@@ -94,7 +95,7 @@ def audit(
     protocol = AuditProtocol(
         check_epsilon(epsilon), norm, attacks, 1, seed, bounds, batch_size, names
     )
-    examples = Examples.of(images, labels, preprocess, keys)
+    examples = Examples.of(gather_inputs(model, images), labels, preprocess, keys)
     return measure(model, examples, protocol, others, progress, resume)
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import keras
 
+from hr_keras._core.attack_view import gather_inputs
 from hr_keras._core.checks import (
     Bounds,
     Norm,
@@ -120,7 +121,8 @@ def check(
     norm = check_norm(norm)
     seed = check_count("seed", seed, lowest=0)
     batch_size = check_batch_size(batch_size)
-    first = Examples.of(images, labels, preprocess, keys).read_first(batch_size)
+    examples = Examples.of(gather_inputs(model, images), labels, preprocess, keys)
+    first = examples.read_first(batch_size)
     task = Task.of(model, *first, bounds, batch_size)
     if len(task.images) < 2:
         raise ValueError(

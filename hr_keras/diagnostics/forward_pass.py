@@ -7,9 +7,11 @@ from typing import Any
 import keras
 import numpy as np
 
+from hr_keras._core.attack_view import AttackView, join_inputs
 from hr_keras._core.finding import Finding
 from hr_keras._core.logits import classifier_output
 from hr_keras._core.model_graph import CALLS
+from hr_keras._core.passes import single_pass
 from hr_keras.attacks import Task
 from hr_keras.diagnostics.finding import ATHALYE, judge
 
@@ -29,11 +31,17 @@ def forward_pass(task: Task) -> Finding:
     """Checks whether the model computes gradients, branches or iterates when it classifies."""
     import tensorflow as tf
 
-    step = tf.function(lambda images: task.model(images, training=False))
-    inputs = getattr(task.model, "inputs", None)
+    model, _ = single_pass(task.model)
+
+    @tf.function
+    def step(images: Any, *others: Any) -> Any:
+        return model(join_inputs(model, images, others), training=False)
+
+    inputs = getattr(model, "inputs", None)
     batch = inputs[0].shape[0] if inputs else None  # a number for models of a fixed batch size
-    spec = tf.TensorSpec((batch, *task.images.shape[1:]), task.images.dtype)
-    traced = step.get_concrete_function(spec).graph
+    arrays = (task.images, *task.others)
+    specs = (tf.TensorSpec((batch, *array.shape[1:]), array.dtype) for array in arrays)
+    traced = step.get_concrete_function(*specs).graph
     graph = traced.as_graph_def()
     functions = {one.signature.name: one.node_def for one in graph.library.function}
     nodes = list(itertools.chain(graph.node, *functions.values()))
@@ -43,7 +51,7 @@ def forward_pass(task: Task) -> Finding:
         f"{gradients} operations of the model's forward pass belong to a gradient, and {branches} "
         "choose a branch"
     )
-    recurrent = any(isinstance(layer, keras.layers.RNN) for layer in task.model._flatten_layers())
+    recurrent = any(isinstance(layer, keras.layers.RNN) for layer in model._flatten_layers())
     kernels = sum(variable.shape.rank >= 2 for variable in traced.variables)
     passes = 0.0 if recurrent else _count_products(graph.node, functions) / max(kernels, 1)
     repeats = passes if passes >= _MOST_PRODUCTS else 0.0
@@ -82,6 +90,9 @@ def _count_products(nodes: Any, functions: dict[str, Any]) -> float:
 def find_inner_models(model: keras.Model, images: np.ndarray) -> tuple[keras.Model, ...]:
     """Returns the first classifiers inside a model that take its images and have its classes."""
     classes = classifier_output(model, images).num_classes
+    model, _ = single_pass(model)
+    while isinstance(model, AttackView):
+        model = model.model
     found = (
         layer
         for layer in model._flatten_layers(include_self=False)

@@ -8,9 +8,11 @@ import numpy as np
 from keras import ops
 
 from hr_keras._core import information
+from hr_keras._core.attack_view import join_inputs
 from hr_keras._core.compiled import compiled, in_batches
 from hr_keras._core.finding import Finding, Verdict
 from hr_keras._core.logits import classifier_output, logits_of, probabilities_of
+from hr_keras._core.passes import single_pass
 from hr_keras._core.pixel_bounds import clip
 from hr_keras.attacks import Task, objectives
 from hr_keras.attacks._task import is_correct
@@ -64,7 +66,7 @@ def find_in_model(task: Task, radius: float, bounds: Bounds, seed: int) -> list[
     """
     logits = np.asarray(task.logits)
     passes = [logits, *(predict_logits(task, task.images) for _ in range(PASSES - 1))]
-    retraced = [_retrace(task.model, task.images[:RETRACED_IMAGES]) for _ in range(2)]
+    retraced = [_retrace(task.select(slice(RETRACED_IMAGES))) for _ in range(2)]
     noisy = _add_noise(task.images, radius, bounds, np.random.default_rng(seed))
     gradients = {
         "clean image": _find_gradients(task),
@@ -73,7 +75,7 @@ def find_in_model(task: Task, radius: float, bounds: Bounds, seed: int) -> list[
     return [
         probabilities_output(task),
         collapsed(task.labels, logits),
-        randomized_forward(np.stack(passes), np.stack(retraced)),
+        randomized_forward(np.stack(passes), np.stack(retraced), single_pass(task.model)[1]),
         no_gradient(gradients),
         zero_gradients(gradients),
         nonfinite_gradients(gradients),
@@ -83,8 +85,10 @@ def find_in_model(task: Task, radius: float, bounds: Bounds, seed: int) -> list[
 
 def probabilities_output(task: Task) -> Finding:
     """Checks whether the model hides its logits or rounds probabilities to 16 bits."""
-    kind = classifier_output(task.model).kind
-    dtype = keras.backend.standardize_dtype(task.model(task.images[:1], training=False).dtype)
+    model, _ = single_pass(task.model)
+    kind = classifier_output(model).kind
+    outputs = model(task.select(slice(1)).inputs, training=False)
+    dtype = keras.backend.standardize_dtype(outputs.dtype)
     rounded = kind != "logits" and dtype in ("float16", "bfloat16")
     if kind == "probabilities":
         meaning = (
@@ -135,20 +139,22 @@ def collapsed(labels: np.ndarray, logits: np.ndarray) -> Finding:
     return Finding("collapsed", float(accuracy), chance, verdict, meaning, CARLINI)
 
 
-def _retrace(model: keras.Model, images: np.ndarray) -> np.ndarray:
+def _retrace(task: Task) -> np.ndarray:
     """Logits from code compiled for this call alone: eager passes know only Keras' softmax."""
     import tensorflow as tf
 
-    return np.asarray(tf.function(lambda x: logits_of(model, x))(tf.constant(images)))
+    inputs = tf.nest.map_structure(tf.convert_to_tensor, task.inputs)
+    return np.asarray(tf.function(lambda x: logits_of(task.model, x))(inputs))
 
 
-def randomized_forward(passes: np.ndarray, retraced: np.ndarray) -> Finding:
+def randomized_forward(passes: np.ndarray, retraced: np.ndarray, eot: int = 1) -> Finding:
     """Checks whether the same images give the same logits.
 
     Args:
         passes: Logits of passes of code compiled once, `(passes, n, classes)`.
         retraced: Logits of a few images, each time of code compiled anew. They differ where
             Python draws random numbers, which compiled code draws only once.
+        eot: Passes that attacks average a gradient over.
     """
     measured, in_new = find_largest_difference(passes), find_largest_difference(retraced)
     frozen = in_new > max(measured, RANDOMIZED_DIFFERENCE)
@@ -166,11 +172,14 @@ def randomized_forward(passes: np.ndarray, retraced: np.ndarray) -> Finding:
             ". Each pass was compiled anew. Compiled code, and so every attack, keeps a single "
             "draw of that randomness: attacks say nothing about the robustness of this model."
         )
+    elif measured > RANDOMIZED_DIFFERENCE and eot > 1:
+        meaning += f". Each, and each gradient, is a mean over {eot} passes: try a larger `eot`."
     elif measured > RANDOMIZED_DIFFERENCE:
         meaning += ". An attack must average over this randomness; a single pass is not enough."
     else:
         meaning += "."
-    return judge("randomized_forward", measured, RANDOMIZED_DIFFERENCE, meaning, AUTOATTACK)
+    above: Verdict = "warning" if eot > 1 and not frozen else "fault"
+    return judge("randomized_forward", measured, RANDOMIZED_DIFFERENCE, meaning, AUTOATTACK, above)
 
 
 def no_gradient(gradients: Gradients) -> Finding:
@@ -275,7 +284,7 @@ def _add_noise(
 
 def _find_gradients(task: Task) -> dict[str, GradientFlags]:
     step = compiled(task.model, ("diagnostics",), _build_gradients)
-    found = in_batches(step, task.images, task.labels, task.batch_size)
+    found = in_batches(step, task.images, task.labels, task.batch_size, per_example=task.others)
     flags = [part.astype(bool) for part in found]
     pairs = map(GradientFlags, flags[::2], flags[1::2])
     return dict(zip(objectives.ROUTES, pairs, strict=True))
@@ -284,13 +293,14 @@ def _find_gradients(task: Task) -> dict[str, GradientFlags]:
 def _build_gradients(model_ref: Callable[[], keras.Model]) -> Callable[..., Any]:
     import tensorflow as tf
 
-    def step(images: Any, labels: Any) -> Any:
+    def step(images: Any, labels: Any, *others: Any) -> Any:
         model, ce = model_ref(), objectives.get("ce")
         with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
             tape.watch(images)
+            inputs = join_inputs(model, images, others)
             values = {
-                "logits": ce.through("logits", labels, logits_of(model, images)),
-                "probabilities": _published_ce(model, images, labels),
+                "logits": ce.through("logits", labels, logits_of(model, inputs)),
+                "probabilities": _published_ce(model, inputs, labels),
             }
         results = []
         for route in objectives.ROUTES:

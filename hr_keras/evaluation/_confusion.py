@@ -5,6 +5,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from hr_keras._core.attack_view import gather_inputs, split_inputs
 from hr_keras._core.checks import check_batch_size
 from hr_keras._core.compiled import compiled, in_batches
 from hr_keras._core.examples import KEYS, Examples, Keys, Preprocess, as_array
@@ -40,16 +41,21 @@ def log_probabilities(model: keras.Model, images: Any, batch_size: int = 256) ->
         predicted = evaluation.log_probabilities(model, x_test).argmax(axis=-1)
         ```
     """
-    return _log_probabilities(model, as_array(images), check_batch_size(batch_size))
+    attacked, others = split_inputs(model, images)
+    return _log_probabilities(model, as_array(attacked), others, check_batch_size(batch_size))
 
 
 def _log_probabilities(
-    model: keras.Model, images: np.ndarray, batch_size: int, fill: bool = False
+    model: keras.Model,
+    images: np.ndarray,
+    others: tuple[np.ndarray, ...],
+    batch_size: int,
+    fill: bool = False,
 ) -> np.ndarray:
     classifier_output(model, images)
     step = compiled(model, "predict", build_predict)
     unused = np.zeros(len(images), "int32")
-    (found,) = in_batches(step, images, unused, batch_size, fill=fill)
+    (found,) = in_batches(step, images, unused, batch_size, per_example=others, fill=fill)
     logits = found.astype("float64")
     shifted = logits - logits.max(axis=-1, keepdims=True)
     return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
@@ -111,9 +117,11 @@ def confusion_matrix(
     sums: Any = 0.0
     totals: Any = 0.0
     with show_progress(progress) as show:
-        for chunk in Examples.of(images, labels, preprocess, keys).read(batch_size):
-            _check_finite(chunk.images, chunk.first_index)
-            log_q = _log_probabilities(model, chunk.images, batch_size, fill=not chunk.is_whole)
+        examples = Examples.of(gather_inputs(model, images), labels, preprocess, keys)
+        for chunk in examples.read(batch_size):
+            attacked, others = split_inputs(model, chunk.images)
+            _check_finite(attacked, chunk.first_index)
+            log_q = _log_probabilities(model, attacked, others, batch_size, not chunk.is_whole)
             probabilities, classes = np.exp(log_q), log_q.shape[-1]
             found = check_labels(chunk.labels, len(log_q), classes, chunk.first_index)
             weights = np.eye(classes)[found] if found.ndim == 1 else found.astype("float64")

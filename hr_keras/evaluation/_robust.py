@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from hr_keras._core.attack_view import gather_inputs
 from hr_keras._core.checks import check_batch_size, check_count
 from hr_keras._core.examples import KEYS, Chunk, Examples, Keys, Preprocess
 from hr_keras._core.files import Path
@@ -137,7 +138,7 @@ def robust_accuracy(
         task = Task.of(model, chunk.images, chunk.labels, bounds, batch_size, index)
         return {"correct": _withstand(task, checked)}
 
-    examples = Examples.of(images, labels, preprocess, keys)
+    examples = Examples.of(gather_inputs(model, images), labels, preprocess, keys)
     settings = {
         "attacks": [one.to_config() for one in checked],
         "batch_size": batch_size,

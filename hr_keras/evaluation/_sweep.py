@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from hr_keras._core.attack_view import gather_inputs
 from hr_keras._core.checks import check_batch_size, check_bounds, check_epsilons
 from hr_keras._core.compiled import compiled, in_batches
 from hr_keras._core.examples import KEYS, Chunk, Examples, Keys, Preprocess
@@ -14,7 +15,7 @@ from hr_keras._core.files import Path
 from hr_keras._core.logits import check_backend
 from hr_keras.attacks import objectives as objectives_module
 from hr_keras.attacks._perturbation import Bounds
-from hr_keras.attacks._task import prepare
+from hr_keras.attacks._task import Task
 from hr_keras.attacks.fgsm import build_sweep
 from hr_keras.attacks.objectives import Identifier, Route, check_route
 from hr_keras.evaluation._chunks import check_distinct, evaluate, open_finished
@@ -136,17 +137,26 @@ def sweep(
     positive = np.array([epsilon for epsilon in values if epsilon > 0], "float64")
 
     def attack(chunk: Chunk) -> dict[str, np.ndarray]:
-        images, labels = prepare(model, chunk.images, chunk.labels, bounds, chunk.first_index)
+        data = (chunk.images, chunk.labels)
+        task = Task.of(model, *data, bounds, batch_size, chunk.first_index)
         step = compiled(
             model,
             ("sweep", found, through, bounds),
             lambda model_ref: build_sweep(model_ref, found, through, bounds),
             jit_compile,
         )
-        arrays = in_batches(step, images, labels, batch_size, positive, fill=not chunk.is_whole)
+        arrays = in_batches(
+            step,
+            task.images,
+            task.labels,
+            batch_size,
+            positive,
+            per_example=task.others,
+            fill=not chunk.is_whole,
+        )
         return dict(zip(("clean", "attacked", "zero"), arrays, strict=True))
 
-    examples = Examples.of(images, labels, preprocess, keys)
+    examples = Examples.of(gather_inputs(model, images), labels, preprocess, keys)
     settings = {
         "attack": "sweep",
         "objectives": names,
