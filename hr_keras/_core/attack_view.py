@@ -250,7 +250,7 @@ def gather_inputs(model: keras.Model, images: Any) -> Any:
 def join_inputs(model: keras.Model, images: Any, others: Any) -> Any:
     """Returns the inputs of a model: `images`, with the `others` of a view that has some."""
     view = single_pass(model)[0]
-    return view.join(images, others) if isinstance(view, AttackView) else images
+    return view.join(images, others) if hasattr(view, "join") else images
 
 
 def with_attacked(model: keras.Model, images: Any, attacked: Any) -> Any:

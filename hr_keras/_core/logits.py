@@ -15,6 +15,7 @@ from hr_keras._core.model_graph import (
     draws_random_numbers,
     ends_in_function,
     final_activation,
+    find_features,
     run_model,
 )
 from hr_keras._core.model_graph import known_logits as known_logits
@@ -237,6 +238,25 @@ def _logits_of_batch(model: keras.Model, images: Any, output: ClassifierOutput) 
     if output.is_single:
         outputs = ops.concatenate([ops.zeros_like(outputs), outputs], axis=-1)
     return outputs
+
+
+def features_of(model: keras.Model, images: Any) -> Any:
+    """Computes what a model's last dense layer is applied to, in a TensorFlow graph.
+
+    Args:
+        model: A Keras classifier that was built.
+        images: Symbolic tensor, `(n, ...)`, or the inputs of a view.
+
+    Returns:
+        `(n, features)`, float32 or better; the logits if no dense layer made them.
+    """
+    outputs = run_model(model, images, classifier_output(model).inline)
+    activation = final_activation(outputs)
+    features = find_features(outputs if activation is None else activation.logits)
+    if features is None or features.shape.rank != 2 or features.shape[-1] is None:
+        return logits_of(model, images)
+    wide = keras.backend.result_type(features.dtype, "float32")
+    return ops.cast(features, wide)
 
 
 def probabilities_of(model: keras.Model, images: Any) -> Any:

@@ -11,6 +11,9 @@ CALLS = ("PartitionedCall", "StatefulPartitionedCall")
 # Operations of a TensorFlow graph that change no value.
 _SHAPE_ONLY = ("Identity", "Reshape", "Squeeze", "ExpandDims", "EnsureShape", "Cast")
 
+# Operations that may scale or shift logits.
+_ELEMENTWISE = ("BiasAdd", "Add", "AddV2", "Sub", "Mul", "RealDiv")
+
 
 class Activation(NamedTuple):
     """Holds the kind of a final activation and what it was applied to.
@@ -134,3 +137,30 @@ def draws_random_numbers(graph: Any) -> bool:
     functions = (function.node_def for function in definition.library.function)
     nodes = itertools.chain(definition.node, *functions)
     return any("Random" in node.op or "Multinomial" in node.op for node in nodes)
+
+
+def find_features(logits: Any) -> Any | None:
+    """Finds what the last dense layer was applied to, in a TensorFlow graph.
+
+    Biases, scales, casts and reshapes between it and the logits are looked through.
+
+    Args:
+        logits: Symbolic tensor, `(n, classes)`.
+
+    Returns:
+        `(n, features)`, or `None` if the logits were made in another way.
+    """
+    operation = logits.op
+    if operation.type == "MatMul" and not operation.get_attr("transpose_a"):
+        return operation.inputs[0]
+    is_fixed = [_is_fixed(tensor) for tensor in operation.inputs[1:]]
+    if operation.type in _SHAPE_ONLY or (operation.type in _ELEMENTWISE and all(is_fixed)):
+        return find_features(operation.inputs[0])
+    return None
+
+
+def _is_fixed(tensor: Any) -> bool:
+    """Tells whether it is a constant or a variable, as it is or cast."""
+    if tensor.op.type in ("Cast", "Identity"):
+        return _is_fixed(tensor.op.inputs[0])
+    return tensor.op.type in ("Const", "ReadVariableOp")

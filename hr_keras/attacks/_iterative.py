@@ -91,7 +91,6 @@ class IterativeAttack(Attack):
     seed: int = 0
     through: objectives.Route = "logits"
     stop_early: bool = True
-
     evaluates_last_point: ClassVar[bool] = False  # with one more forward pass
 
     def __post_init__(self) -> None:

@@ -67,13 +67,16 @@ def check(
     | `not_converged` | twice the steps or restarts change PGD's accuracy |
     | `pgd_too_weak` | APGD, on CE or the targeted DLR, fools the model where PGD fails |
     | `gradient_free_stronger` | noise, Square or transfer fool it where PGD and APGD fail |
+    | `attack_finds_planted` | PGD misses adversarial examples planted by a new last layer |
 
     Transfer is from `others`, and from models inside the model that take the same images.
 
     The cost is at most 36 forward and 5 backward passes for each example. An example that no
     attack fools takes another 560 forward + backward passes (PGD with 40 steps, 9 times; APGD
     with 50 steps, 4 times) and 600 forward passes (Square and noise): about 2,300 forward
-    passes in all, a fifth of `attacks.standard`. A few hundred images are enough.
+    passes in all, a fifth of `attacks.standard`. A few hundred images are enough. For planted
+    examples each of the first 200 images takes 204 forward passes (ten times as many if the model
+    draws random numbers) and up to 42 forward + backward passes more.
 
     Args:
         model: A Keras classifier.

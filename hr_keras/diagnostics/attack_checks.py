@@ -25,6 +25,7 @@ from hr_keras.diagnostics.finding import (
     predict_logits,
 )
 from hr_keras.diagnostics.overfitting import catastrophic_overfitting
+from hr_keras.diagnostics.planted import attack_finds_planted
 
 STEPS = 40
 # Half a point of accuracy, as in the published comparison of attacks (Croce & Hein 2020).
@@ -53,6 +54,7 @@ NAMES = (
     "not_converged",
     "pgd_too_weak",
     "gradient_free_stronger",
+    "attack_finds_planted",
 )
 
 
@@ -122,6 +124,7 @@ class AttackChecks:
             self._not_converged(robust, longer, again),
             self._pgd_too_weak(weak, strong),
             self._gradient_free_stronger(strong),
+            attack_finds_planted(pgd, self.task),
         ]
 
     @property
