@@ -143,7 +143,7 @@ def test_every_loss_of_keras_can_be_an_objective_and_loss_functions_are_refused(
         np.testing.assert_array_equal(FGSM(0.1, loss)(MODEL, images, one_hot), adversarial)
         if not isinstance(loss, keras.losses.MeanSquaredError):
             assert (adversarial == expected).mean() > 0.9
-    with pytest.raises(ValueError, match="pass the class"):
+    with pytest.raises(ValueError, match="pass an instance of the class"):
         FGSM(0.1, keras.losses.sparse_categorical_crossentropy)
 
 

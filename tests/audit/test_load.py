@@ -9,8 +9,8 @@ import pytest
 from conftest import linear_model
 from keras import layers
 
-from hr_keras import audit, datasets
-from hr_keras.audit import load, report, run
+from hr_keras import audit, datasets, diagnostics
+from hr_keras.audit import load, report
 
 
 class NobodyKnows(layers.Layer):
@@ -133,7 +133,7 @@ def test_pixels_and_shape_of_an_audit_of_a_file(tmp_path, monkeypatch):
     """A model of flat pixels from 0 to 255, in an .h5 file; diagnostics are not run here."""
     checked = {}
     monkeypatch.setattr(
-        run.diagnostics, "check",
+        diagnostics, "check",
         lambda model, images, labels, epsilon, norm, bounds, *_: checked.update(
             images=images, epsilon=epsilon, bounds=bounds) or [],
     )  # fmt: skip

@@ -645,7 +645,7 @@ def test_overfitting_to_a_single_step_is_in_the_logs_and_is_found():
         (lambda m: training.MART(m, PGD(0.1), warmup_steps=-1), "`warmup_steps`.*Received: -1"),
         (lambda m: training.TRADES(m, FGSM(0.1)), "random_start=True"),
         (lambda m: training.TRADES(m, PGD(0.1, "margin")), "objective='ce'"),
-        (lambda m: training.AdversarialTraining(lambda x: x, PGD(0.1)), "Keras classifier"),
+        (lambda m: training.AdversarialTraining(lambda x: x, PGD(0.1)), "a keras.Model"),
         (
             lambda m: training.AdversarialTraining(
                 keras.Sequential([keras.layers.Dense(3)]), PGD(0.1)
