@@ -170,7 +170,7 @@ class State(NamedTuple):
 def build_predict(model_ref: Any) -> Any:
     """Returns `(images, labels, *others) -> (logits,)`, to be compiled; labels are not used."""
 
-    def predict(images: Any, _: Any, *others: Any) -> tuple[Any]:
+    def predict(images: Any, labels: Any, *others: Any) -> tuple[Any]:
         return (logits_of(model_ref(), join_inputs(model_ref(), images, others)),)
 
     return predict

@@ -170,7 +170,7 @@ def _train_readout(features: np.ndarray) -> tuple[np.ndarray, bool]:
 
 
 def _build_features(model_ref: Any) -> Any:
-    def features(images: Any, _: Any, *others: Any) -> tuple[Any]:
+    def features(images: Any, labels: Any, *others: Any) -> tuple[Any]:
         model = model_ref()
         return (features_of(model, join_inputs(model, images, others)),)
 
