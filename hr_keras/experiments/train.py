@@ -184,19 +184,18 @@ def train_trial(
     if protocol.evaluated_on == "test":  # in a search, other values may do better
         rate = protocol.find_learning_rate(method)
         _check_finite(model, rate, folder.result_path(method, realization).stem)
-    accuracies = measure.measure_fgsm(protocol, model, getattr(data, protocol.evaluated_on))
-    if not chief:  # the workers have shared the examples to attack
-        return None
-    result = Result(
+    result = Result(  # in every worker: they share the examples to attack
         method=method,
         realization=realization,
         seed=seed,
         history=history,
-        accuracies=accuracies,
+        accuracies=measure.measure_fgsm(protocol, model, getattr(data, protocol.evaluated_on)),
         **_measure_on_test(protocol, model, data),
         seconds=round(checkpoint.seconds + time.perf_counter() - started, 1),
         versions=collect_versions(),
     )
+    if not chief:
+        return None
     with replacing(folder.model_path(method, realization)) as temporary:
         model.save(temporary)
     folder.write_result(result)
