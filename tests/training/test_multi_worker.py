@@ -316,9 +316,11 @@ def test_a_table_by_two_workers_is_that_of_one_process(tmp_path):
     folders = [RunFolder(tmp_path / name) for name in ("one", "two")]
     for method in ("ce", "hr"):
         one, two = (folder.read_result(method, 0) for folder in folders)
-        assert list(one.history) == list(two.history)
+        # Norms of gradients are of training on one replica alone.
+        norms = {"gradient_norm_ce", "gradient_norm_hr"}
+        assert list(two.history) == [name for name in one.history if name not in norms]
         for name, values in one.history.items():
-            assert two.history[name] == pytest.approx(values, rel=1e-4, abs=0.026)  # 1 of 40
+            assert name in norms or two.history[name] == pytest.approx(values, rel=1e-4, abs=0.026)  # 1 of 40
         for ours, expected in zip(two.accuracies, one.accuracies, strict=True):
             assert ours.accuracy == pytest.approx(expected.accuracy, abs=0.011)  # 1 of 100 images
 
