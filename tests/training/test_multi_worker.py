@@ -320,7 +320,9 @@ def test_a_table_by_two_workers_is_that_of_one_process(tmp_path):
         norms = {"gradient_norm_ce", "gradient_norm_hr"}
         assert list(two.history) == [name for name in one.history if name not in norms]
         for name, values in one.history.items():
-            assert name in norms or two.history[name] == pytest.approx(values, rel=1e-4, abs=0.026)  # 1 of 40
+            assert name in norms or two.history[name] == pytest.approx(
+                values, rel=1e-4, abs=0.026
+            )  # 1 of 40
         for ours, expected in zip(two.accuracies, one.accuracies, strict=True):
             assert ours.accuracy == pytest.approx(expected.accuracy, abs=0.011)  # 1 of 100 images
 
