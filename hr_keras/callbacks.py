@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 import keras
 import numpy as np
 
-from hr_keras import evaluation
+from hr_keras import evaluation, training
 from hr_keras._core.checks import (
     check_batch_size,
     check_bounds,
@@ -84,7 +84,10 @@ class _ValidationAttack(keras.callbacks.Callback, abc.ABC):
             )
         if not self._checked:
             self._check()
-        last = epoch + 1 == (self.params or {}).get("epochs") or self.model.stop_training
+        # Several workers attack together, so they agree on when.
+        last = epoch + 1 == (self.params or {}).get("epochs") or training.any_worker(
+            self.model.stop_training, self.model.distribute_strategy
+        )
         self._attacked = last or (epoch + 1) % self.every == 0
         if self.between == "last" and not self._last:
             self._attacked = True  # so that every epoch has a number
@@ -141,6 +144,7 @@ class FGSMCallback(_ValidationAttack):
     `mode="max"`. If `every` is greater than 1, also choose `between="last"`: Keras takes a first
     NaN for the best value that is possible, and KerasTuner gives a trial with a NaN the score NaN.
     With `between="last"`, a `patience` must be longer than `every`.
+    Under a strategy of several workers every process needs the callback: they share the attack.
 
     KerasTuner: pass the callback to `tuner.search(..., callbacks=[callback])` and use
     `objective=keras_tuner.Objective("val_fgsm_ce_0.1_accuracy", "max")`. Tuners copy their

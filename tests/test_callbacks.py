@@ -9,7 +9,7 @@ import tensorflow as tf
 from conftest import mirrored
 from test_evaluation import Counting, counted
 
-from hr_keras import HRLoss, evaluation
+from hr_keras import HRLoss, evaluation, training
 from hr_keras.attacks import FGSM, PGD, Noise, WorstCase
 from hr_keras.callbacks import AttackCallback, FGSMCallback
 
@@ -151,6 +151,15 @@ def test_the_last_epoch_is_due_also_when_training_is_stopped(some):
     train, validation = some
     history = fit(small_model(), train, [Stop(), FGSMCallback(validation, every=10)]).history
     assert [math.isnan(value) for value in history[KEYS[0]]] == [True, False]
+
+
+def test_workers_agree_on_when_they_attack(some, monkeypatch):
+    """One that stops alone would wait for the others, which train on."""
+    monkeypatch.setattr(training, "any_worker", lambda flag, strategy: True)
+    callback = FGSMCallback(some[1], every=10)
+    callback.set_model(small_model())
+    callback.on_epoch_end(0, logs := {})
+    assert all(np.isfinite(value) for value in logs.values())
 
 
 def test_datasets_objectives_and_names(some):

@@ -1,5 +1,7 @@
 """Data that do not fit in memory: the numbers of arrays, and what may be wrong with them."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -8,9 +10,10 @@ from conftest import linear_model
 from processes import output_of
 from test_evaluation import counted, counting_model
 
-from hr_keras import evaluation
+from hr_keras import HRLoss, evaluation
 from hr_keras._core.examples import CHUNK, Examples
-from hr_keras.attacks import FGSM, PGD, Square
+from hr_keras._core.finished import find_model_digest
+from hr_keras.attacks import FGSM, PGD, Square, Transfer
 
 BATCH = 4  # examples in a compiled step: a chunk is 16 of these 42
 N = 42
@@ -318,6 +321,34 @@ def test_an_interrupted_evaluation_resumes_with_the_same_bits(with_arrays, tmp_p
     assert cost == {"forward": 0, "backward": 0, "traces": 0}
 
 
+def test_finished_examples_of_an_attack_with_other_losses_and_surrogates_are_refused(tmp_path):
+    images, labels = data(8)
+    losses, weights = (HRLoss(alpha=1.6), HRLoss(alpha=3.0)), (1.0, 2.0)
+    pairs = {
+        "loss": [PGD(0.1, loss, n_iter=1) for loss in losses],
+        "surrogate": [Transfer(FGSM(0.1), linear_model(scale)) for scale in weights],
+    }
+    for name, (attack, other) in pairs.items():
+        run = functools.partial(
+            evaluation.robust_accuracy, linear_model(1.0), images, labels, resume=tmp_path / name
+        )
+        run(attack)
+        run(attack)
+        with pytest.raises(ValueError, match="differs in attacks"):
+            run(other)
+
+
+def test_a_digest_knows_operations_constants_and_connections_but_no_names():
+    def digest(scale, order=1):
+        x = keras.Input((4,))
+        a, b = keras.layers.ReLU()(x), keras.ops.tanh(x * scale)
+        model = keras.Model(x, keras.ops.concatenate([a, b][::order], axis=-1))
+        return find_model_digest(keras.Sequential([keras.Input((4,)), model]))
+
+    assert digest(2.0) == digest(2.0)
+    assert len({digest(2.0), digest(3.0), digest(2.0, -1)}) == 3
+
+
 def test_finished_examples_of_anything_else_are_refused(model, tmp_path):
     images, labels = data()
     path = tmp_path / "finished.npz"
@@ -340,6 +371,11 @@ def test_finished_examples_of_anything_else_are_refused(model, tmp_path):
         with pytest.raises(ValueError, match=message):
             run(*arrays, **changes)
         assert path.read_bytes() == before
+    run(model, images, labels, resume=tmp_path / "hr", objectives=HRLoss(alpha=1.6))
+    with pytest.raises(ValueError, match="differs in objectives"):
+        run(model, images, labels, resume=tmp_path / "hr", objectives=HRLoss(alpha=3.0))
+    with pytest.raises(ValueError, match=r"must be a name.*<lambda>"):
+        run(model, images, labels, objectives=lambda labels, logits: logits[:, 0])
     for content in (b"no archive", before[:-40], b""):
         path.write_bytes(content)
         with pytest.raises(ValueError, match="not a file of finished examples"):

@@ -32,7 +32,8 @@ def attack_view(
 
     With `attacked_input`, `images` are a dict of arrays by the names of the inputs, or a tuple in
     the order of `model.inputs`. Adversarial images come back in the same form, with the other
-    inputs unchanged. ε and `bounds` are those of the attacked input.
+    inputs unchanged. ε and `bounds` are those of the attacked input. Datasets of several inputs
+    are not read: pass arrays.
 
     Args:
         model: A Keras model. Call a subclassed model once before.

@@ -118,9 +118,7 @@ class Examples:
         """Returns images and labels: all arrays, or the first chunk of a dataset."""
         if not self.is_dataset:
             return self._apply(self._data[0]), self._data[1]
-        chunks = self.read(batch_size)
-        chunk = next(chunks)
-        chunks.close()  # type: ignore[attr-defined]
+        chunk = next(self.read(batch_size))
         return chunk.images, chunk.labels
 
     def _read_arrays(self, size: int) -> Iterator[Chunk]:

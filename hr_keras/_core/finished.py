@@ -1,5 +1,6 @@
 """A file of finished examples, with which an interrupted evaluation resumes."""
 
+import contextlib
 import hashlib
 import io
 import itertools
@@ -160,22 +161,37 @@ def find_digest(*arrays: Any) -> str:
 
 
 def find_model_digest(model: keras.Model) -> str:
-    """Returns the SHA-256 of the layers of a model, their settings and their weights.
+    """Returns the SHA-256 of the operations of a model, how they are connected, and its weights.
 
     Names do not count: Keras numbers the layers of a process.
     """
     digest = hashlib.sha256()
-    for layer in model._flatten_layers():
+    layers = model._flatten_layers()
+    every = [one for layer in layers for one in (layer, *getattr(layer, "operations", ()))]
+    numbers: dict[str, int] = {}
+    for one in every:
+        numbers.setdefault(one.name, len(numbers))
+    for one in every:
         config: dict[str, Any] = {}
-        if not isinstance(layer, keras.Model):  # its layers are in the list too
-            try:
-                config = {k: v for k, v in layer.get_config().items() if k != "name"}
-            except NotImplementedError:  # a layer of the user that cannot be saved
-                config = {}
-        elif hasattr(layer, "view_config"):  # see `attack_view`
-            config = layer.view_config()
-        text = json.dumps(config, sort_keys=True, default=lambda value: type(value).__name__)
-        digest.update(f"{type(layer).__name__} {text};".encode())
+        if hasattr(one, "view_config"):  # see `attack_view`
+            config = one.view_config()
+        # Of a functional model it says how operations are connected, and their constants.
+        elif not isinstance(one, keras.Model) or hasattr(one, "operations"):
+            with contextlib.suppress(NotImplementedError):  # the user's own, cannot be saved
+                config = one.get_config()
+        text = json.dumps(
+            _without_names(config, numbers), sort_keys=True, default=lambda x: type(x).__name__
+        )
+        digest.update(f"{type(one).__name__} {text};".encode())
     for weight in model.weights:
         digest.update(find_digest(keras.ops.convert_to_numpy(weight.value)).encode())
     return digest.hexdigest()
+
+
+def _without_names(config: Any, numbers: dict[str, int]) -> Any:
+    """Returns a configuration with the number of each operation in place of its name."""
+    if isinstance(config, dict):
+        return {key: _without_names(value, numbers) for key, value in config.items()}
+    if isinstance(config, (list, tuple)):
+        return [_without_names(value, numbers) for value in config]
+    return numbers.get(config, config) if isinstance(config, str) else config

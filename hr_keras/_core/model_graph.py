@@ -2,6 +2,7 @@
 
 import itertools
 import sys
+import threading
 from typing import Any, Literal, NamedTuple
 
 from keras import ops
@@ -13,6 +14,8 @@ _SHAPE_ONLY = ("Identity", "Reshape", "Squeeze", "ExpandDims", "EnsureShape", "C
 
 # Operations that may scale or shift logits.
 _ELEMENTWISE = ("BiasAdd", "Add", "AddV2", "Sub", "Mul", "RealDiv")
+
+_RUNNING_INLINE = threading.RLock()  # the setting is that of the process
 
 
 class Activation(NamedTuple):
@@ -79,12 +82,13 @@ def run_model(model: Any, images: Any, inline: bool = False) -> Any:
         return model(images, training=False)
     import tensorflow as tf
 
-    before = tf.config.functions_run_eagerly()
-    tf.config.run_functions_eagerly(True)
-    try:
-        return model(images, training=False)
-    finally:
-        tf.config.run_functions_eagerly(before)
+    with _RUNNING_INLINE:
+        before = tf.config.functions_run_eagerly()
+        tf.config.run_functions_eagerly(True)
+        try:
+            return model(images, training=False)
+        finally:
+            tf.config.run_functions_eagerly(before)
 
 
 def ends_in_function(outputs: Any) -> bool:

@@ -1,6 +1,7 @@
 """Layers with the gradient of the identity: BPDA, backward pass differentiable approximation."""
 
 import contextlib
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -9,6 +10,8 @@ from keras import ops
 
 # Names that an error lists.
 _MOST_NAMES = 20
+# Threads of several devices may trace calls of the same layers.
+_PATCHING = threading.RLock()
 
 
 def find_layer(model: keras.Model, layer: Any) -> keras.layers.Layer:
@@ -27,7 +30,12 @@ def find_layer(model: keras.Model, layer: Any) -> keras.layers.Layer:
 
 @contextlib.contextmanager
 def passed_straight_through(layers: list[keras.layers.Layer]) -> Iterator[None]:
-    """Gives layers the gradient of the identity while the model is called."""
+    """Gives layers the gradient of the identity while the model is called, by one thread."""
+    with _PATCHING:
+        yield from _patched(layers)
+
+
+def _patched(layers: list[keras.layers.Layer]) -> Iterator[None]:
     before = [(vars(layer), vars(layer).get("call")) for layer in layers]
     for layer in layers:
         vars(layer)["call"] = _straight(layer, layer.call)

@@ -197,7 +197,7 @@ def match_type(model: keras.Model, result: np.ndarray, images: Any) -> Any:
     attacked, _ = split_inputs(model, images)
     if tf.is_tensor(attacked):
         result = tf.convert_to_tensor(result)
-    elif hasattr(attacked, "dtype"):
+    elif isinstance(attacked, np.ndarray):
         result = result.astype(attacked.dtype, copy=False)
     return with_attacked(model, images, result)
 

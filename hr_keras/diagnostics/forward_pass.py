@@ -53,7 +53,8 @@ def forward_pass(task: Task) -> Finding:
     )
     recurrent = any(isinstance(layer, keras.layers.RNN) for layer in model._flatten_layers())
     kernels = sum(variable.shape.rank >= 2 for variable in traced.variables)
-    passes = 0.0 if recurrent else _count_products(graph.node, functions) / max(kernels, 1)
+    countable = kernels and not recurrent
+    passes = _count_products(graph.node, functions) / kernels if countable else 0.0
     repeats = passes if passes >= _MOST_PRODUCTS else 0.0
     if gradients:
         meaning += (

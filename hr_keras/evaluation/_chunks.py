@@ -1,6 +1,7 @@
 """Evaluates examples chunk by chunk: progress, resuming, and results example by example."""
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,6 +13,7 @@ from hr_keras._core.examples import Chunk, Examples
 from hr_keras._core.files import Path
 from hr_keras._core.finished import Finished, Results, find_model_digest
 from hr_keras._core.runtime import collect_versions
+from hr_keras.attacks import Attack
 from hr_keras.evaluation._spread import find_strategy, spread
 
 
@@ -49,8 +51,10 @@ def evaluate(
             parts.append(results)
             visit(chunk, results)
             show(chunk)
-        if finished:
+        if finished is not None:
             finished.check_end()
+    if finished is not None:  # the chief has written the file before anybody reads it again
+        training.from_chief(0, find_strategy(model, strategy))
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
@@ -64,6 +68,33 @@ def saved(finished: Finished | None) -> Iterator[None]:
             finished.write()
 
 
+def describe(value: Any) -> Any:
+    """Returns what an argument is, as JSON can hold it, so that a later process knows it again.
+
+    Raises:
+        ValueError: For a function, which cannot be told from another one.
+    """
+    if value is None or isinstance(value, (str, int, float)):
+        return value
+    if isinstance(value, (tuple, list)):
+        return [describe(part) for part in value]
+    if isinstance(value, keras.Model):
+        return find_model_digest(value)
+    if isinstance(value, Attack):
+        fields = [field.name for field in dataclasses.fields(value) if field.init]
+        kind = f"{type(value).__module__}.{type(value).__qualname__}"
+        return {"attack": kind} | {name: describe(getattr(value, name)) for name in fields}
+    if isinstance(value, keras.losses.Loss):
+        return {
+            "loss": f"{type(value).__module__}.{type(value).__qualname__}",
+            **value.get_config(),
+        }
+    raise ValueError(
+        "`resume` needs arguments that a later process recognizes. An objective must be a name, "
+        f"such as 'ce', or a keras.losses.Loss. Received: {value!r}"
+    )
+
+
 def open_finished(
     resume: Path | None, model: keras.Model, settings: dict[str, Any], strategy: Any = None
 ) -> Finished | None:
@@ -72,7 +103,7 @@ def open_finished(
     Args:
         resume: The file, or `None`.
         model: A Keras classifier.
-        settings: What else the results depend on.
+        settings: What else the results depend on, see `describe`.
         strategy: Of its workers the chief writes the file. Default: that of the model.
     """
     if resume is None:
@@ -81,6 +112,7 @@ def open_finished(
     packages = {name: versions[name] for name in ("hr_keras", "keras", "tensorflow")}
     strategy = find_strategy(model, strategy)
     writes = strategy is None or training.is_chief(strategy)
+    settings = {name: describe(value) for name, value in settings.items()}
     return Finished(resume, settings | {"model": find_model_digest(model)} | packages, writes)
 
 

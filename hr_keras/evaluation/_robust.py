@@ -140,7 +140,7 @@ def robust_accuracy(
 
     examples = Examples.of(gather_inputs(model, images), labels, preprocess, keys)
     settings = {
-        "attacks": [one.to_config() for one in checked],
+        "attacks": checked,
         "batch_size": batch_size,
         "first_index": first_index,
     }

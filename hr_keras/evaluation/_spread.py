@@ -62,31 +62,45 @@ def spread(
         _check_same(len(finished), devices)
     size = len(devices.names) * devices.workers
     pool = ThreadPoolExecutor(len(devices.names)) if len(devices.names) > 1 else None
+    error: Exception | None = None  # other workers must hear of it
     with pool or contextlib.nullcontext():
         while True:
             round_of: list[tuple[Chunk, str, Results | None]] = []
             own: dict[int, Future[Results]] = {}
-            for position, chunk in enumerate(islice(chunks, size)):
-                digest = "" if finished is None else find_digest(chunk.images, chunk.labels)
-                known = None if finished is None else finished.find(chunk, digest)
-                if position % devices.workers != devices.worker:
-                    chunk = chunk._replace(images=chunk.images[:0].copy())
-                elif known is None:
-                    name = devices.names[position // devices.workers]
-                    own[position] = _compute(function, chunk, name, pool)
-                round_of.append((chunk, digest, known))
+            try:
+                for position, chunk in enumerate(islice(chunks, size)):
+                    digest = "" if finished is None else find_digest(chunk.images, chunk.labels)
+                    known = None if finished is None else finished.find(chunk, digest)
+                    if position % devices.workers != devices.worker:
+                        chunk = chunk._replace(images=chunk.images[:0].copy())
+                    elif known is None:
+                        name = devices.names[position // devices.workers]
+                        own[position] = _compute(function, chunk, name, pool)
+                    round_of.append((chunk, digest, known))
+            except Exception as caught:
+                error = caught
+            found = _exchange(own, devices, error)
             if not round_of:
                 return
-            found = _exchange(own, devices)
             for position, (chunk, digest, known) in enumerate(round_of):
-                results = found[position] if known is None else known
-                if finished is not None and known is None:
-                    finished.add(digest, results)
+                results = found.get(position) if known is None else known
+                if results is None:
+                    raise ValueError(
+                        "All workers must read the same examples in the same order. Received: no "
+                        f"results of the examples from {chunk.first_index} on"
+                    )
+                try:
+                    if finished is not None and known is None:
+                        finished.add(digest, results)
+                except OSError as caught:  # of the chief, which alone writes
+                    error = caught
                 yield chunk, results
 
 
 def find_strategy(model: keras.Model, strategy: Any = None) -> Any:
-    """Returns the strategy, or that of the model, or `None`."""
+    """Returns the strategy, or that of the model that a view shows, or `None`."""
+    while hasattr(model, "view_config"):
+        model = model.model
     return getattr(model, "distribute_strategy", None) if strategy is None else strategy
 
 
@@ -126,17 +140,26 @@ def _compute(
     return future
 
 
-def _exchange(own: dict[int, Future[Results]], devices: _Devices) -> dict[int, Results]:
-    """Returns the results of this round by position, those of other workers too."""
-    if devices.workers == 1:
-        return {position: one.result() for position, one in own.items()}
+def _exchange(
+    own: dict[int, Future[Results]], devices: _Devices, error: Exception | None
+) -> dict[int, Results]:
+    """Returns the results of this round by position, those of other workers too.
+
+    Raises:
+        Exception: `error`, or that of a result; in the other workers a ValueError that says so.
+    """
     arrays: dict[str, np.ndarray] = {}
-    error: BaseException | None = None
     try:
+        if error is not None:
+            raise error
+        if devices.workers == 1:
+            return {position: one.result() for position, one in own.items()}
         for position, one in own.items():
             for name, array in one.result().items():
                 arrays[f"{position} {name}"] = array
     except Exception as caught:
+        if devices.workers == 1:
+            raise
         error = caught
         arrays = {_ERROR: np.array(str(caught))}
     buffer = io.BytesIO()

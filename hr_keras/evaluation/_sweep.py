@@ -127,7 +127,8 @@ def sweep(
         ```
     """
     check_backend()
-    found = tuple(objectives_module.get(objective) for objective in _as_tuple(objectives))
+    given = _as_tuple(objectives)
+    found = tuple(objectives_module.get(objective) for objective in given)
     names = tuple(objective.name for objective in found)
     check_distinct("objectives", names)
     values = check_epsilons(epsilons)
@@ -159,7 +160,7 @@ def sweep(
     examples = Examples.of(gather_inputs(model, images), labels, preprocess, keys)
     settings = {
         "attack": "sweep",
-        "objectives": names,
+        "objectives": [objectives_module.check_objective(one, False) for one in given],
         "epsilons": values,
         "through": through,
         "bounds": bounds,

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from attack_cases import MODEL, right
+from conftest import linear_model
 
 from hr_keras import diagnostics, evaluation, training
 from hr_keras.attacks import APGD, FAB, FGSM, PGD, Noise, Square, WorstCase
@@ -31,6 +32,21 @@ def test_images_of_the_other_byte_order_come_back_as_they_came(attack):
     np.testing.assert_array_equal(found, attack(MODEL, images, labels))
     swept = attack.sweep(MODEL, other, labels, [0.1]) if attack.name[:5] != "worst" else found[None]
     assert swept.dtype == other.dtype
+
+
+def test_arrays_of_other_libraries_come_back_as_numpy_has_them():
+    class Foreign:
+        dtype = "their.float32"
+        shape = (2, 2, 2, 3)
+
+        def __array__(self, dtype=None, copy=None):
+            return np.full(self.shape, 0.5, dtype or "float32")
+
+        def __len__(self):
+            return 2
+
+    moved = FGSM(0.1)(linear_model(1.0), Foreign(), [0, 1])
+    assert moved.dtype == "float32"
 
 
 def test_evaluation_takes_images_of_the_other_byte_order():

@@ -121,6 +121,14 @@ def as_worker(folder):
         evaluation.sweep(model, images, labels, batch_size=BATCH)
     except ValueError as error:
         found["error"] = str(error)
+
+    def fail_here(images):
+        if name == "other":
+            raise ValueError("not read by one worker alone")
+        return images
+
+    with pytest.raises(ValueError, match="not read by one worker alone"):
+        evaluation.sweep(model, *data(), batch_size=BATCH, preprocess=fail_here)
     found["audit"] = audited(folder / "together", "multiworker")
     (folder / f"{name}.json").write_text(json.dumps(found))
     training.from_chief(0, strategy)
