@@ -12,8 +12,10 @@ from processes import used_by_another_process
 from typer.testing import CliRunner
 
 from hr_keras import cli, datasets, evaluation
+from hr_keras._core import examples as examples_module
 from hr_keras._core.rendering import plain_text
 from hr_keras.attacks import worst_case
+from hr_keras.audit import measure as audit_measure
 from hr_keras.cli import options
 from hr_keras.experiments import fit, measure, train, workers
 from hr_keras.experiments.methods import METHODS
@@ -262,6 +264,25 @@ def test_an_audit_from_one_command(saved, tmp_path):
     (folder / "audit.md").unlink()
     assert invoke("audit", "--output", folder).exit_code == 0
     assert contents(folder) == before
+
+
+def test_an_audit_uses_the_devices_of_its_strategy(saved, tmp_path, monkeypatch):
+    """Two chunks of 256 images on two of the logical CPUs."""
+    import tensorflow as tf
+
+    monkeypatch.setattr(examples_module, "CHUNK", 1)
+    monkeypatch.setattr(audit_measure.diagnostics, "check", lambda *_: [])
+    used, attack = set(), evaluation.robust_accuracy
+
+    def recording(*arguments):
+        used.add(tf.identity(0.0).device)
+        return attack(*arguments)
+
+    monkeypatch.setattr(audit_measure.evaluation, "robust_accuracy", recording)
+    options = ("--epsilon", 0.05, "--examples", 300, "--attack", "noise", "--strategy", "mirrored")
+    result = invoke("audit", saved / "digits.keras", *options, "--output", tmp_path / "audit")
+    assert result.exit_code == 0, result.output
+    assert len(used) == 2
 
 
 @pytest.mark.parametrize(

@@ -80,10 +80,11 @@ def test_an_interrupted_audit_resumes_with_the_same_bits(tmp_path, monkeypatch, 
     images, labels = data(600)
     np.savez(tmp_path / "data.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
     linear_model(1.0).save(tmp_path / "model.keras")
-    calls, attack = [], evaluation.robust_accuracy
+    calls, devices, attack = [], set(), evaluation.robust_accuracy
 
     def stopping(*arguments):
         calls.append(arguments)
+        devices.add(tf.identity(0.0).device)
         if len(calls) == 6:
             raise KeyboardInterrupt
         return attack(*arguments)
@@ -107,7 +108,9 @@ def test_an_interrupted_audit_resumes_with_the_same_bits(tmp_path, monkeypatch, 
     assert len(calls) == 10 + 2 * 4  # two chunks, four ε
     assert len(checked) == 1
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["audit.json"]
+    assert len(devices) == 1
     whole = run("b", strategy="mirrored")  # on four logical CPUs
+    assert len(devices) == 3  # one for each chunk of 256
     assert dataclasses.replace(resumed, seconds=0.0) == dataclasses.replace(whole, seconds=0.0)
     (tmp_path / "c").mkdir()
     (tmp_path / "c" / "finished.npz").write_bytes(b"damaged")
