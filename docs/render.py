@@ -85,8 +85,32 @@ def row(label, folder, attack, through, epsilon, examples=None):
 
 def difference(folder, attack, through, epsilon, examples=None):
     """HR − CE with its interval."""
-    found = find_difference(folder, attack, through, epsilon, examples)
-    return format_interval(found["mean"], found["low"], found["high"], format_difference)
+    return interval(find_difference(folder, attack, through, epsilon, examples))
+
+
+def is_flat(one):
+    """Whether all pairs differ by the same: the interval has no width, which says nothing."""
+    return one["high"] - one["low"] < 1e-9
+
+
+def count_pairs(number):
+    return "both pairs" if number == 2 else f"all {number} pairs"
+
+
+def interval(one, form=format_difference):
+    """A difference with its interval, or with the number of pairs that all differ by it."""
+    if is_flat(one):
+        return f"{form(one['mean'])} ({count_pairs(one['realizations'])})"
+    return format_interval(one["mean"], one["low"], one["high"], form)
+
+
+def judge(one, words, form=format_difference):
+    """One of `words`, for a difference above and below 0, or "undecided"; and the difference."""
+    if is_flat(one):
+        pairs = count_pairs(one["realizations"])
+        return f"undecided: {pairs} differ by {form(one['mean'])}"
+    decided = one["low"] > 0 or one["high"] < 0
+    return f"{words[int(one['mean'] < 0)] if decided else 'undecided'}: {interval(one, form)}"
 
 
 def estimate(folder, method, attack, through, epsilon):
@@ -97,8 +121,7 @@ def estimate(folder, method, attack, through, epsilon):
 
 def verdict(folder, attack, through, epsilon, examples=None):
     """Whether HR is better, and the difference."""
-    found = find_difference(folder, attack, through, epsilon, examples)
-    return f"{found['better']}: {difference(folder, attack, through, epsilon, examples)}"
+    return judge(find_difference(folder, attack, through, epsilon, examples), ("yes", "no"))
 
 
 def zero_share(folder, method, epsilon):
@@ -107,16 +130,24 @@ def zero_share(folder, method, epsilon):
     return f"{found['zero_gradient_share'][method]:.0%}".replace("%", " %")
 
 
-def convergence_accuracy(folder):
-    """The highest of the usual accuracies to reach."""
-    return format_share(find_rows(convergence.rows, folder)["accuracy"].max())
+def faster(folder, highest=None):
+    """Epochs to the usual accuracies, or the highest of them, and whether HR needs fewer."""
+    form, texts = (lambda epochs: f"{epochs:+.1f}".replace("-", "−")), []
+    for accuracy, found in find_rows(convergence.rows, folder).groupby("accuracy"):
+        found = found.set_index("method")
+        names = {"mean": "difference", "low": "low", "high": "high", "realizations": "pairs"}
+        one = {name: found.loc["hr", column] for name, column in names.items()}
+        hr, ce = (f"{found['epochs'][method]:.1f}" for method in ("hr", "ce"))
+        verdict = judge(one, ("slower", "faster"), form)
+        texts.append(f"{format_share(accuracy)}: HR {hr}, CE {ce} ({verdict})")
+    return "; ".join(texts[-highest:] if highest else texts)
 
 
-def epochs_to_reach(folder, method):
-    """Mean number of epochs to that accuracy."""
-    found = find_rows(convergence.rows, folder)
-    found = found[found["accuracy"] == found["accuracy"].max()].set_index("method")
-    return f"{found['epochs'][method]:.0f}"
+def cost_of_attack(network):
+    """What attacks in every tenth epoch add to training, as `benchmarks/RESULTS.md` has it."""
+    text = (ROOT / "benchmarks" / "RESULTS.md").read_text()
+    found = re.search(rf"^\| {network}, .* \| with an attack / without \| ([\d.]+)", text, re.M)
+    return f"{100 * (float(found[1]) - 1):.1f} %" if found else NOT_MEASURED
 
 
 def norm(folder, method, through):
@@ -152,8 +183,9 @@ def robustness(folder):
             continue
         differences = accuracy_table.differences(RunFolder(ROOT / folder), inner)
         pair = [_find(differences, *column, None).loc[with_hr] for column in columns]
-        cells = [format_interval(one["mean"], one["low"], one["high"]) for one in pair]
-        better = pair[1]["better"] if protocol.realizations > 1 else "one pair: undecided"
+        cells = [interval(one) for one in pair]
+        better = "undecided" if is_flat(pair[1]) else pair[1]["better"]
+        better = better if protocol.realizations > 1 else "one pair: undecided"
         lines.append(f"| {label_method(inner)} | {' | '.join(cells)} | {better} |")
     return "\n".join(lines)
 
@@ -183,9 +215,10 @@ def sort_methods(folder, attack, through, epsilon):
     if not is_measured(folder):
         return NOT_MEASURED
     found = _find(find_rows(accuracy_table.differences, folder), attack, through, epsilon, None)
+    better = found["better"].mask(is_flat(found), "undecided")
     texts = []
-    for better, words in (("yes", "above"), ("no", "below"), ("undecided", "undecided")):
-        names = [label_method(name) for name in found.index[found["better"] == better]]
+    for word, words in (("yes", "above"), ("no", "below"), ("undecided", "undecided")):
+        names = [label_method(name) for name in found.index[better == word]]
         texts.append(f"{words}: {', '.join(names) or 'none'}")
     return "; ".join(texts)
 
@@ -195,9 +228,7 @@ def compare_to_ce(folder, method, attack, through, epsilon):
     if not is_measured(folder) or method not in RunFolder(ROOT / folder).protocol.methods:
         return NOT_MEASURED
     found = _find(find_rows(accuracy_table.differences, folder), attack, through, epsilon, None)
-    one = found.loc[method]
-    words = {"yes": "better", "no": "worse"}.get(one["better"], "undecided")
-    return f"{words}: {format_interval(one['mean'], one['low'], one['high'], format_difference)}"
+    return judge(found.loc[method], ("better", "worse"))
 
 
 def gradient_ratio(folder):
@@ -228,9 +259,9 @@ def render(name):
         autoescape=False,  # Markdown from our own templates and results
     )
     functions = (
-        row, estimate, difference, verdict, zero_share, convergence_accuracy, epochs_to_reach,
-        norm, include, is_measured, picture, sort_methods, compare_to_ce, gradient_ratio,
-        describe_models, robustness,
+        row, estimate, difference, verdict, zero_share, faster, cost_of_attack, norm, include,
+        is_measured, picture, sort_methods, compare_to_ce, gradient_ratio, describe_models,
+        robustness,
     )  # fmt: skip
     environment.globals |= {function.__name__: function for function in functions}
     environment.globals |= {

@@ -14,7 +14,7 @@ from saved_results import make_accuracies, make_folder, make_result
 from test_docstrings import documented_arguments
 
 import hr_keras
-from hr_keras import cli, datasets
+from hr_keras import cli, datasets, diagnostics
 from hr_keras.experiments import METHODS
 from hr_keras.experiments.result import Accuracy
 
@@ -67,9 +67,9 @@ def test_the_page_says_whether_hr_helps_inside_adversarial_training(tmp_path):
     assert "at ε = 0.3 with PGD of 7 steps" in text
     assert "| PGD-AT, HR | .900 ± .000 | .605 ± .055 |" in text
     # Student's t with one degree of freedom: .055 ± 12.706 · .005
-    assert "| PGD-AT | +.000 [+.000, +.000] | +.055 [−.009, +.119] | undecided |" in text
+    assert "| PGD-AT | +.000 (both pairs) | +.055 [−.009, +.119] | undecided |" in text
     assert text.count("HR − CE") == 2
-    assert "| CE | +.000 [" not in text  # it has no partner here
+    assert "| CE | +.000 " not in text  # it has no partner here
 
 
 def test_the_page_about_the_loss_says_which_methods_are_above_ce(tmp_path):
@@ -90,6 +90,67 @@ def test_the_page_about_the_loss_says_which_methods_are_above_ce(tmp_path):
     assert found.startswith("better: +.205 [+")
     assert page["compare_to_ce"](tmp_path, "rce", *cell[1:]) == "not measured yet"
     assert page["include"](tmp_path, "table.md") == "#### Complete"
+
+
+@pytest.mark.parametrize(
+    ("ce", "hr", "decided"),
+    [
+        ((0.5, 0.6), (0.7, 0.81), "yes: +.205 [+.141, +.269]"),
+        ((0.7, 0.81), (0.5, 0.6), "no: −.205 [−.269, −.141]"),
+        ((0.5, 0.6), (0.6, 0.6), "undecided: +.050 [−.585, +.685]"),
+        ((0.47, 0.435), (0.55, 0.515), "undecided: both pairs differ by +.080"),
+        ((0.0, 0.0), (0.0, 0.0), "undecided: both pairs differ by +.000"),
+    ],
+)
+def test_pairs_that_differ_by_the_same_decide_nothing(tmp_path, ce, hr, decided):
+    """Student's t with one degree of freedom; an interval without a width is not printed."""
+    results = [
+        make_result(method, k, make_accuracies(value))
+        for method, pair in (("ce", ce), ("hr", hr))
+        for k, value in enumerate(pair)
+    ]
+    folder = make_folder(tmp_path, results)
+    folder.write("table", md="# Complete")
+    page = runpy.run_path(str(ROOT / "docs" / "render.py"))
+    cell = ("fgsm_ce", "logits", 0.1)
+    assert page["verdict"](tmp_path, *cell) == decided
+    flat = "both pairs" in decided
+    assert page["difference"](tmp_path, *cell).endswith(" (both pairs)") == flat
+    place = {"yes": "above: HR", "no": "below: HR"}.get(decided.partition(":")[0], "undecided: HR")
+    assert place in page["sort_methods"](tmp_path, *cell)
+
+
+def make_curve(first):
+    """A validation accuracy of .5 before an epoch and of 1 from it on."""
+    return {"val_accuracy": [0.5] * (first - 1) + [1.0] * (31 - first)}
+
+
+@pytest.mark.parametrize(
+    ("ce", "hr", "text"),
+    [
+        ((20, 21), (10, 10), "HR 10.0, CE 20.5 (faster: −10.5 [−16.9, −4.1])"),
+        ((10, 10), (20, 21), "HR 20.5, CE 10.0 (slower: +10.5 [+4.1, +16.9])"),
+        ((20, 12), (10, 11), "HR 10.5, CE 16.0 (undecided: −5.5 [−62.7, +51.7])"),
+        ((20, 21), (10, 11), "HR 10.5, CE 20.5 (undecided: both pairs differ by −10.0)"),
+    ],
+)
+def test_the_page_says_faster_only_where_the_interval_does(tmp_path, ce, hr, text):
+    results = [
+        make_result(method, k, make_accuracies(0.5), make_curve(first))
+        for method, pair in (("ce", ce), ("hr", hr))
+        for k, first in enumerate(pair)
+    ]
+    make_folder(tmp_path, results)
+    page = runpy.run_path(str(ROOT / "docs" / "render.py"))
+    assert page["faster"](tmp_path, 1) == f".990: {text}"
+    assert page["faster"](tmp_path).count("; ") == 2
+
+
+@pytest.mark.parametrize("page", ["README.md", "CHANGELOG.md"])
+def test_the_number_of_checks_is_that_of_the_table(page):
+    names = re.findall(r"^ *\| `\w+` \|", diagnostics.check.__doc__, re.MULTILINE)
+    counts = re.findall(r"(\d+) checks", (ROOT / page).read_text())
+    assert counts == [str(len(names))]
 
 
 def find_blocks(path, language):
