@@ -111,7 +111,7 @@ def on_page_markdown(markdown, page, config, files):
 
 def write_examples():
     """A page with all scripts in examples/."""
-    parts = ["# Examples\n\nEach of these scripts runs as it is, in a minute or two on a CPU.\n"]
+    parts = ["# Examples\n\nEach of these scripts runs as it is, on a CPU.\n"]
     for path in sorted((ROOT / "examples").glob("*.py")):
         text = path.read_text()
         title, _, more = ast.get_docstring(ast.parse(text)).partition(":")
