@@ -2,7 +2,7 @@
 
 A chunk is computed on one device as it would be on the only one, so that its results are the same
 bits. Threads call the same compiled code on their devices. Variables are read from the first
-replica: a few milliseconds for each pass, where a pass over a batch takes hundreds.
+replica.
 """
 
 import contextlib
