@@ -93,14 +93,15 @@ def measure(
     findings = find() if finished is None else finished.note("findings", find)
     results = evaluate(attack, model, examples, batch_size, progress, finished, visit, strategy)
     by_epsilon = np.moveaxis(results["correct"], 0, -1)  # (ε, 1 + attacks, n)
+    output = classifier_output(single_pass(model)[0])
+    known = output.kind != "probabilities"
     robust = {
         epsilon: evaluation.RobustAccuracy(
-            correct[0], dict(zip(protocol.attacks, correct[1:], strict=True))
+            correct[0], dict(zip(protocol.attacks, correct[1:], strict=True)), known
         )
         for epsilon, correct in zip(protocol.epsilons, by_epsilon, strict=True)
     }
     attacks = _make_attacks(protocol, protocol.epsilon)
-    output = classifier_output(single_pass(model)[0])
     return AuditResult(
         protocol=dataclasses.replace(protocol, examples=len(results["labels"])),
         model=AuditedModel(model.name, output.kind, output.num_classes, int(model.count_params())),

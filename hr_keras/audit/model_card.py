@@ -16,6 +16,7 @@ _DATASETS = {
     "cifar10": "uoft-cs/cifar10",
     "svhn_cropped": "ufldl-stanford/svhn",
 }
+_WITHOUT_GRADIENTS = ("noise", "square")
 _MEANINGS = {
     "linf": "no pixel changes by more than ε",
     "l2": "the changes of all pixels together have a Euclidean length of at most ε",
@@ -49,9 +50,13 @@ def format_model_card(result: AuditResult) -> str:
 def _describe_threat(result: AuditResult) -> str:
     protocol = result.protocol
     pixels = "pixels from {:g} to {:g}".format(*protocol.bounds)
-    knowledge = "The attacker knows the model and its gradients"
-    if protocol.others:
-        knowledge += ", and has other models of the same task"
+    knowledge = "The attacker sees what the model returns, not its gradients"
+    if set(protocol.attacks) - set(_WITHOUT_GRADIENTS):
+        knowledge = "The attacker knows the model and its gradients"
+    others = (
+        "- Adversarial examples of other models are tried in the findings only; the worst case is "
+        "without them."
+    )
     return "\n".join(
         [
             f"- {knowledge}. The model is not defended by hiding it.",
@@ -59,6 +64,7 @@ def _describe_threat(result: AuditResult) -> str:
             f"{_MEANINGS[protocol.norm]}, ε = {protocol.epsilon:g} for {pixels}.",
             f"- Attacks: {', '.join(f'`{name}`' for name in protocol.attacks)}. An example is "
             "robust if it withstands each of them.",
+            *([others] if protocol.others else []),
             "- Not measured: other norms and sizes, changes of light or position, other data.",
         ]
     )
@@ -80,7 +86,8 @@ def _make_metadata(result: AuditResult) -> dict[str, Any]:
         verdict: [one.name for one in result.findings if one.verdict == verdict]
         for verdict in ("fault", "warning")
     }
-    robust = "accuracy under attack, not robustness" if doubts["fault"] else "robust accuracy"
+    is_doubtful = doubts["fault"] or result.model.output == "probabilities"
+    robust = "accuracy under attack, not robustness" if is_doubtful else "robust accuracy"
     metrics = [
         _make_metric("accuracy", result.clean, {"examples": protocol.examples}),
         _make_metric(f"{robust}, worst case", result.find_row(WORST_CASE), attack | doubts),

@@ -24,14 +24,15 @@ class Candidates:
     def add(self, chunk: Chunk, labels: np.ndarray, fooled: np.ndarray) -> None:
         """Keeps some of the examples of a chunk that are fooled, bool `(n,)`."""
         for k in np.flatnonzero(fooled[: len(chunk.images)]):  # other workers have theirs
+            if len(self._firsts) == PICTURES:
+                return
             label, index, image = (
                 int(labels[k]),
                 chunk.first_index + int(k),
                 chunk.images[k : k + 1],
             )
             if label not in self._firsts:
-                kept = image.copy() if len(self._firsts) < PICTURES else image[:0]
-                self._firsts[label] = index, kept
+                self._firsts[label] = index, image.copy()
             elif len(self._others) < PICTURES:
                 self._others.append((label, index, image.copy()))
 

@@ -23,7 +23,7 @@ __all__ = ["ATTACKS", "audit", "audit_file"]
 ATTACKS = ("noise", "fgsm", "pgd", "fast")
 """Attacks of an audit, unless others are chosen."""
 # Finished examples of an audit that was interrupted, in the folder of its result.
-FINISHED = "finished.npz"
+FINISHED = ".unfinished-audit.npz"
 
 
 def audit(
@@ -47,7 +47,9 @@ def audit(
 
     The cost is that of `diagnostics.check`, which runs first, and for each of the four ε of the
     security curve (ε/2, ε, 1.5 ε, 2 ε) that of the attacks, see `evaluation.robust_accuracy`, also
-    for models of a `tf.distribute` strategy.
+    for models of a `tf.distribute` strategy. With several workers accuracies and findings are the
+    same in each; pictures are of the examples of this worker. After resuming, `seconds` counts the
+    last run.
 
     Args:
         model: A Keras classifier.
@@ -118,8 +120,8 @@ def audit_file(
     """Audits a saved model on the first test images of a data set, and saves `audit.json`.
 
     If the folder holds the result of the same audit, it is read and nothing is computed. If it
-    holds finished examples of an audit that was interrupted, the others are computed; the result
-    is bit-identical.
+    holds finished examples of an audit that was interrupted (`.unfinished-audit.npz`), the others
+    are computed; the result is bit-identical but for `seconds`, which counts the last run.
 
     Args:
         path: A `.keras` or `.h5` file, loaded in Keras' safe mode. Images are reshaped where it
@@ -139,8 +141,9 @@ def audit_file(
         progress: Whether to show a progress bar with the time left. Default `False`.
         resume: Whether to use finished examples, or start again. Default `True`.
         strategy: Name of a `tf.distribute` strategy over whose devices the examples are spread,
-            see `training.get_strategy`; the result is the same. With several workers every
-            process must make this call, and the chief writes. Default `"none"`.
+            see `training.get_strategy`. Accuracies and findings are the same. With several
+            workers every process must make this call, and the chief writes; pictures are of the
+            chief's examples. Default `"none"`.
 
     Returns:
         The folder and the `AuditResult`.

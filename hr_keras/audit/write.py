@@ -17,7 +17,8 @@ def write_audit(folder: Path, result: AuditResult) -> str:
     The model card begins with the block of metadata that Hugging Face reads.
 
     Args:
-        folder: Folder to write to. Pictures of an earlier audit in it are deleted.
+        folder: Folder to write to. Files of these names in it are overwritten, also a model card
+            that was edited; pictures of an earlier audit are deleted.
         result: From `audit` or `read_audit`.
 
     Returns:

@@ -217,6 +217,25 @@ def test_an_audit_in_l2_and_its_other_models():
     assert "transfer on " in finding.meaning
 
 
+def test_accuracies_say_where_logits_are_not_known(monkeypatch):
+    made, make = [], evaluation.RobustAccuracy
+
+    def record(*values):
+        made.append(make(*values))
+        return made[-1]
+
+    monkeypatch.setattr(measure.diagnostics, "check", lambda *_: [])
+    images, labels = examples()
+    for output in (None, keras.layers.Lambda(lambda p: 0.9 * keras.ops.softmax(p) + 0.1 / 3)):
+        hidden = keras.Sequential([keras.Input((2, 2, 3)), linear_model(1.0)])
+        if output:
+            hidden.add(output)
+        with monkeypatch.context() as patch:
+            patch.setattr(measure.evaluation, "RobustAccuracy", record)
+            audit.audit(hidden, images, labels, EPSILON, attacks="noise", bounds=BOUNDS)
+        assert {one.logits_known for one in made[-4:]} == {output is None}
+
+
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_every_attack_and_check_is_of_the_protocol(model, monkeypatch, norm):
     """Its norm, seed, bounds and ε; and what its description says it does. Nothing is attacked."""

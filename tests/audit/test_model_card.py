@@ -55,6 +55,27 @@ def test_the_metadata_holds_the_numbers_of_the_audit(result, tmp_path):
             assert f"\n## {heading}\n" in body
 
 
+def test_the_threat_model_is_that_of_the_attacks(result, tmp_path):
+    """Gradients where an attack uses them; other models in the findings, not in the worst case."""
+    body = write_card(result, tmp_path)[1]
+    assert "sees what the model returns, not its gradients" in body
+    assert "other models" not in body
+    protocol = dataclasses.replace(result.protocol, attacks=("noise", "pgd"), others=("other",))
+    rows = [dataclasses.replace(row, attack="pgd") for row in result.rows if row.attack == "noise"]
+    rows = (*result.rows[:1], *rows, *result.rows[1:])
+    changed = dataclasses.replace(result, protocol=protocol, rows=rows)
+    body = write_card(changed, tmp_path)[1]
+    assert "knows the model and its gradients" in body
+    assert "other models are tried in the findings only; the worst case is without them" in body
+
+
+def test_accuracy_without_known_logits_is_not_called_robust(result, tmp_path):
+    hidden = dataclasses.replace(result.model, output="probabilities")
+    metadata, _ = write_card(dataclasses.replace(result, findings=(), model=hidden), tmp_path)
+    name = metadata["model-index"][0]["results"][0]["metrics"][1]["name"]
+    assert name == "accuracy under attack, not robustness, worst case"
+
+
 def test_text_from_a_model_is_text_in_metadata_and_body(result, tmp_path):
     changed = dataclasses.replace(
         result,

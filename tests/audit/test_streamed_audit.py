@@ -99,7 +99,7 @@ def test_an_interrupted_audit_resumes_with_the_same_bits(tmp_path, monkeypatch, 
 
     with pytest.raises(KeyboardInterrupt):
         run("a")
-    assert [path.name for path in (tmp_path / "a").iterdir()] == ["finished.npz"]
+    assert [path.name for path in (tmp_path / "a").iterdir()] == [".unfinished-audit.npz"]
     with pytest.raises(ValueError, match="differs in seed"):
         run("a", seed=1)
     del calls[:]
@@ -113,7 +113,12 @@ def test_an_interrupted_audit_resumes_with_the_same_bits(tmp_path, monkeypatch, 
     assert len(devices) == 3  # one for each chunk of 256
     assert dataclasses.replace(resumed, seconds=0.0) == dataclasses.replace(whole, seconds=0.0)
     (tmp_path / "c").mkdir()
-    (tmp_path / "c" / "finished.npz").write_bytes(b"damaged")
+    (tmp_path / "c" / ".unfinished-audit.npz").write_bytes(b"damaged")
     with pytest.raises(ValueError, match="not a file of finished examples"):
         run("c")
     assert run("c", resume=False).rows == whole.rows
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "finished.npz").write_bytes(b"a user's own")
+    with pytest.raises(ValueError, match="is not empty"):
+        run("d", resume=False)
+    assert (tmp_path / "d" / "finished.npz").read_bytes() == b"a user's own"
