@@ -11,9 +11,7 @@ from hr_keras import datasets
 from hr_keras.datasets import Split
 from hr_keras.experiments.methods import get_method
 from hr_keras.experiments.protocol import Protocol
-
-GRADIENT_METHODS = ("ce", "hr")
-KEYS = tuple(f"gradient_norm_{name}" for name in GRADIENT_METHODS)
+from hr_keras.experiments.result import GRADIENT_KEYS
 
 
 class GradientNorms(keras.callbacks.Callback):
@@ -35,15 +33,16 @@ class GradientNorms(keras.callbacks.Callback):
     def __init__(self, classifier: keras.Model, protocol: Protocol, train: Split) -> None:
         super().__init__()
         self.classifier, self.protocol, self.train = classifier, protocol, train
-        losses = [get_method(name).make_loss(protocol) for name in GRADIENT_METHODS]
-        self._losses = dict(zip(KEYS, losses, strict=True))
+        self._losses = {
+            key: get_method(name).make_loss(protocol) for name, key in GRADIENT_KEYS.items()
+        }
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Adds the norms to the logs."""
         done = epoch + 1
         is_due = done % self.protocol.attack_every == 0 or done == self.protocol.epochs
         if logs is not None:
-            logs.update(self.measure(epoch) if is_due else dict.fromkeys(KEYS, math.nan))
+            logs.update(self.measure(epoch) if is_due else dict.fromkeys(self._losses, math.nan))
 
     def measure(self, epoch: int) -> dict[str, float]:
         """Returns the norms on the batch of an epoch.

@@ -7,6 +7,9 @@ from typing import Any
 from hr_keras._core.decode import decode
 from hr_keras.experiments.protocol import Split
 
+# Of a history: ‖∂L/∂weights‖ of the losses of these methods, whatever trains the weights.
+GRADIENT_KEYS = {name: f"gradient_norm_{name}" for name in ("ce", "hr")}
+
 
 @dataclasses.dataclass(frozen=True)
 class Accuracy:

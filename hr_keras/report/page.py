@@ -124,10 +124,11 @@ class _Renderer:
             return str(escape(tokens[index].content))
         self._figures += 1
         svg = figure.svg.replace(PREFIX, f"figure{self._figures}-")
-        # The script reads the last two; without it the figure is complete.
+        # The script reads the last three; without it the figure is complete.
         attributes = {
             "class": "figure", "role": "img", "tabindex": "0", "aria-label": figure.alt,
             "data-values": figure.values, "data-choice": figure.choice,
+            "data-chosen": "yes" if figure.is_chosen else "",
         }  # fmt: skip
         given = [f' {name}="{escape(value)}"' for name, value in attributes.items() if value]
         return f"<span{''.join(given)}>{svg}</span>"

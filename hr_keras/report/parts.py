@@ -22,12 +22,14 @@ class Figure:
         alt: What it shows, for those who do not see it.
         values: The values of its curves and matrices as JSON, see `find_values`.
         choice: Of the figures of a document that differ in ε: the ε of this one, else empty.
+        is_chosen: Whether it is the one of them that is shown first.
     """
 
     svg: str
     alt: str
     values: str = ""
     choice: str = ""
+    is_chosen: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,16 +64,19 @@ class Part:
     documents: tuple[Document, ...]
 
 
-def make_figure(drawing: Callable[[], "Drawing"], alt: str, choice: str = "") -> Figure:
+def make_figure(
+    drawing: Callable[[], "Drawing"], alt: str, choice: str = "", is_chosen: bool = False
+) -> Figure:
     """Returns a figure of the page.
 
     Args:
         drawing: Makes the Matplotlib figure.
         alt: As in `Figure`.
         choice: As in `Figure`.
+        is_chosen: As in `Figure`.
     """
     svg, values = draw(drawing)
-    return Figure(svg, alt, values, choice)
+    return Figure(svg, alt, values, choice, is_chosen)
 
 
 def add_figures(text: str, figures: dict[str, Figure], data: dict[str, str]) -> Document:

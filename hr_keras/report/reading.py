@@ -8,6 +8,7 @@ from typing import Any
 from hr_keras import audit
 from hr_keras._core.rendering import ROUTE_LABELS, plain_text
 from hr_keras.experiments.result import Result
+from hr_keras.experiments.results import learning_rates
 from hr_keras.experiments.run_folder import RunFolder
 from hr_keras.report.audit_part import make_audit_part
 from hr_keras.report.parts import Part
@@ -57,6 +58,8 @@ def _read_folder(path: pathlib.Path) -> Contents:
     if not runs:
         raise ValueError(f"{path} holds no results: no protocol.json, no audit.json.")
     folders = list(map(RunFolder, runs))
+    if any(learning_rates.is_searched(folder) for folder in folders):
+        raise ValueError(f"{path} is a search for learning rates: read learning_rates.md.")
     finished = [folder for folder in folders if _has_every_method(folder)]
     if not finished:
         raise ValueError(

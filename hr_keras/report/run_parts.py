@@ -80,6 +80,7 @@ def _make_confusion(folder: RunFolder) -> Document:
             f"each route of the attack, at ε = {size:g}. The numbers are in "
             "confusion_matrices.csv.",
             f"{size:g}" if len(sizes) > 1 else "",
+            is_chosen=len(sizes) > 1 and size == usual,
         )
         for size in sizes
     }

@@ -79,7 +79,6 @@ def _read_map(axes: "Axes", figure: "Figure") -> dict[str, Any]:
     pixels: Any = axes.images[0].get_array()
     matrix: np.ndarray = np.ma.filled(np.ma.asarray(pixels, "float64"), np.nan)
     return {
-        "title": axes.get_title(),
         "box": _find_box(axes, figure),
         "x": axes.get_xlabel(),
         "y": axes.get_ylabel(),

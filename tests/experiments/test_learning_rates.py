@@ -55,12 +55,15 @@ def test_the_rule(tmp_path):
     text = learning_rates.write([RunFolder(p) for p in RunFolder.find_in(tmp_path)], tmp_path)
     assert "**.905 ± .005**" in text
     assert learning_rates.RULE in text
+    assert "At an end of the grid" not in text
 
 
 def test_cross_entropy_gets_the_larger_step_of_hr(tmp_path):
     grid = {0.01: {"ce": [0.9], "hr": [0.9]}, 0.03: {"ce": [0.95], "hr": [0.5]}}
-    rates = dict(learning_rates.choose_rates(learning_rates.rows(make_search(tmp_path, grid, 2.5))))
+    folders = make_search(tmp_path, grid, 2.5)
+    rates = dict(learning_rates.choose_rates(learning_rates.rows(folders)))
     assert rates == {"ce": 0.03, "ce_scaled": 0.03, "hr": 0.01, "ce_step": pytest.approx(0.075)}
+    assert "a rate beyond it may be better: CE, HR." in learning_rates.write(folders, tmp_path)
 
 
 def test_methods_that_train_alike_are_searched_once(tmp_path):
@@ -84,6 +87,27 @@ def test_what_is_no_finished_search_is_refused(tmp_path):
         learning_rates.plan_search(tmp_path / "runs")
     with pytest.raises(ValueError, match="other runs than those of one `alpha` each"):
         alpha_search.plan_search(tmp_path / "search")
+    with pytest.raises(ValueError, match=r"must be of a search for α.*Received: \('ce', 'hr'\)"):
+        alpha_search.rows(folders)
+    with pytest.raises(ValueError, match=r"learning_rate-0\.01 is a run folder: choose the folder"):
+        learning_rates.plan_search(folders[0].path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"batch_size": 50}, "batch_size 100 for 50"), ({"alpha": 3.0}, "alpha 1.6 for 3"),
+     ({"schedule": ((1, 0.1),)}, "schedule"), ({"dataset": "mnist"}, "dataset mnist10k for mnist"),
+     ({"model": "resnet8", "optimizer": "adam"}, "model mnist_cnn for resnet8, optimizer"),
+     ({"epochs": 9, "realizations": 7, "attack_every": 3, "label_noise": 0.2}, "")],
+)  # fmt: skip
+def test_rates_of_another_training_are_refused(tmp_path, change, message):
+    make_search(tmp_path, {0.02: {"ce": [0.9], "hr": [0.9]}})
+    protocol = from_preset("quick", **change)
+    if not message:
+        learning_rates.check_search(tmp_path, protocol)
+        return
+    with pytest.raises(ValueError, match=f"another training: {message}"):
+        learning_rates.check_search(tmp_path, protocol)
 
 
 def test_the_command_line_gives_each_method_its_rate(tmp_path):
@@ -96,6 +120,8 @@ def test_the_command_line_gives_each_method_its_rate(tmp_path):
     assert dict(protocol.learning_rates) == rates
     assert protocol.find_learning_rate("renyi") == protocol.learning_rate == 0.01
     assert Protocol.from_json(protocol.to_json()) == protocol
+    with pytest.raises(ValueError, match="another training: alpha"):
+        dataclasses.replace(chosen, alpha=3.0).plan_table()
 
 
 @pytest.mark.parametrize(

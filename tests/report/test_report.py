@@ -13,7 +13,8 @@ from html_page import check_page
 from saved_results import HOSTILE, make_accuracies, make_audit, make_folder, make_result
 
 from hr_keras import audit, cli, report
-from hr_keras.experiments.result import Accuracy
+from hr_keras._core.rendering import ROUTE_LABELS
+from hr_keras.experiments.result import Accuracy, Confusion
 from hr_keras.experiments.results import accuracy_table
 from hr_keras.experiments.run_folder import RunFolder
 
@@ -84,6 +85,28 @@ def test_a_folder_without_confusions_and_confidence(tmp_path):
     page = write(folder.path, output=tmp_path / "page.html")
     assert page.downloads()["table.csv"] == accuracy_table.rows(folder).to_csv(index=False)
     assert page.downloads()["protocol.json"] == folder.protocol.to_json()
+
+
+def test_the_picture_that_is_shown_first_has_the_epsilon_of_the_table(tmp_path):
+    """0.1, and not the smallest."""
+    results = [
+        make_result(
+            method, 0, make_accuracies(0.5, epsilons=(0.05, 0.1)),
+            confusions=[
+                Confusion(attack, route, size, ((1.0, 0.0), (0.0, 1.0)))
+                for attack, route, size in (
+                    ("none", "none", 0.0),
+                    *(("fgsm_ce", route, size) for route in ROUTE_LABELS for size in (0.05, 0.1)),
+                )
+            ],
+        )
+        for method in ("ce", "hr")
+    ]  # fmt: skip
+    folder = make_folder(tmp_path / "run", results, epsilons=(0.0, 0.05, 0.1))
+    page = write(folder.path, output=tmp_path / "page.html")
+    shown = [one for one in page.find("span") if one.get("data-choice")]
+    assert [one["data-choice"] for one in shown] == ["0.05", "0.1"]
+    assert ["data-chosen" in one for one in shown] == [False, True]
 
 
 def test_the_first_screen_says_which_numbers_are_false(tmp_path):
@@ -194,6 +217,14 @@ def take_published(path):
         folder.write_result(dataclasses.replace(result, accuracies=tuple(left)))
 
 
+def search_for_rates(path):
+    accuracies = make_accuracies(0.5, split="validation")
+    make_folder(
+        path / "learning_rate-0.1", [make_result("hr", 0, accuracies)],
+        learning_rate=0.1, evaluated_on="validation",
+    )  # fmt: skip
+
+
 def mix_audit_and_run(path):
     make_run(path)
     audit.write_audit(path, make_audit())
@@ -212,6 +243,7 @@ def mix_audit_and_run(path):
         (lambda path: path.write_text("{}"), "is a file: give its folder"),
         (mix_epochs, "two protocols: those of ce 0 and hr 1 differ in epochs"),
         (mix_seeds, "differ in seed"),
+        (search_for_rates, "run is a search for learning rates: read learning_rates.md"),
         (mix_searches, "two protocols: .* differ in epochs"),
         (take_published, "the result of ce 0 lacks FGSM as published"),
         (mix_audit_and_run, "holds an audit and a run"),

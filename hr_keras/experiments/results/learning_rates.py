@@ -13,6 +13,7 @@ from hr_keras._core.rendering import format_estimate, new_figure, render_figure
 from hr_keras.experiments.methods import METHODS, get_method
 from hr_keras.experiments.plan import Plan, plan_grid
 from hr_keras.experiments.protocol import Protocol
+from hr_keras.experiments.result import GRADIENT_KEYS
 from hr_keras.experiments.results.tables import (
     describe_dataset,
     describe_errors,
@@ -106,7 +107,7 @@ def find_gradient_ratios(histories: pd.DataFrame) -> pd.DataFrame:
     """
     keys = ["method", "realization", "epoch"]
     norms = [
-        histories[histories["metric"] == f"gradient_norm_{name}"].set_index(keys)["value"]
+        histories[histories["metric"] == GRADIENT_KEYS[name]].set_index(keys)["value"]
         for name in ("hr", "ce")
     ]
     positive = [norm.where(norm > 0) for norm in norms]
@@ -147,9 +148,8 @@ def read_rates(path: str | pathlib.Path) -> tuple[tuple[str, float], ...]:
     Raises:
         ValueError: If it holds none, or not every model of it is trained.
     """
-    paths = RunFolder.find_in(path)
-    folders = [RunFolder(one) for one in paths]
-    if not folders or not all(one.name.startswith("learning_rate-") for one in paths):
+    folders = list(map(RunFolder, RunFolder.find_in(path)))
+    if not folders or not all(map(is_searched, folders)):
         raise ValueError(
             f"{path} holds no search for learning rates. Run `hr-keras tune --output {path}` first."
         )
@@ -161,6 +161,43 @@ def read_rates(path: str | pathlib.Path) -> tuple[tuple[str, float], ...]:
                 f"`hr-keras tune --output {path}` to finish the search."
             )
     return choose_rates(rows(folders))
+
+
+def is_searched(folder: RunFolder) -> bool:
+    """Returns whether a run folder is one of a search for learning rates, and not for α.
+
+    Args:
+        folder: A run folder.
+    """
+    in_search = folder.protocol.evaluated_on == "validation"
+    return in_search and folder.path.resolve().name.startswith("learning_rate-")
+
+
+def check_search(path: str | pathlib.Path, protocol: Protocol) -> None:
+    """Checks that the learning rates of a search were chosen for what a protocol trains.
+
+    Args:
+        path: Folder of a search, as for `read_rates`.
+        protocol: What the rates are used for.
+
+    Raises:
+        ValueError: If data, model, optimizer, batch size, α or schedule differ.
+    """
+    searched = RunFolder(RunFolder.find_in(path)[0]).protocol
+
+    def describe(one: Protocol) -> dict[str, Any]:
+        names = ("model", "optimizer", "batch_size", "alpha", "schedule")
+        return {"dataset": one.dataset_sha256 or one.dataset} | {
+            name: getattr(one, name) for name in names
+        }
+
+    before, now = describe(searched), describe(protocol)
+    if differ := [f"{name} {before[name]} for {now[name]}" for name in now
+                  if before[name] != now[name]]:  # fmt: skip
+        raise ValueError(
+            f"{path} chose learning rates for another training: {', '.join(differ)}. Search again "
+            "with `hr-keras tune` in another folder."
+        )
 
 
 def markdown(folder: RunFolder, found: pd.DataFrame) -> str:
@@ -175,6 +212,7 @@ def markdown(folder: RunFolder, found: pd.DataFrame) -> str:
         describe_protocol(folder.protocol, with_rate=False),
         _layout(found),
         f"**Chosen.** {RULE} The test split was not used.",
+        _describe_ends(found),
         describe_errors(int(found["realizations"].max())),
         _describe_ratio(found),
     )
@@ -190,6 +228,17 @@ def _layout(found: pd.DataFrame) -> pd.DataFrame:
             line[f"{row.learning_rate:g}"] = f"**{text}**" if row.chosen else text
         lines.append(line)
     return pd.DataFrame(lines).fillna("–")
+
+
+def _describe_ends(found: pd.DataFrame) -> str:
+    """Names the methods for which a rate outside of the grid may be better."""
+    rates = found.groupby("method", sort=False)["learning_rate"]
+    ends = (found["learning_rate"] == rates.transform("min")) | (
+        found["learning_rate"] == rates.transform("max")
+    )
+    if not (methods := [label_method(name) for name in found[found["chosen"] & ends]["method"]]):
+        return ""
+    return f"At an end of the grid, where a rate beyond it may be better: {', '.join(methods)}."
 
 
 def _describe_ratio(found: pd.DataFrame) -> str:

@@ -41,7 +41,7 @@ const addSlider = (label, texts, chosen, onChange) => {
   return { place, choose, start: change };
 };
 
-const addChart = (figure, svg, chart) => {
+const addChart = (svg, chart) => {
   const cursors = chart.panels.map(({ box: [, top, , height] }) => {
     const cursor = document.createElementNS(svg.namespaceURI, "path");
     cursor.setAttribute("class", "cursor");
@@ -111,7 +111,7 @@ const pointAtMap = ({ box, rows, x: across, y: down }, event, x, y) => {
 for (const figure of document.querySelectorAll("[data-values]")) {
   const svg = figure.querySelector("svg");
   const { charts, maps } = JSON.parse(figure.dataset.values);
-  const added = charts.map((chart) => addChart(figure, svg, chart));
+  const added = charts.map((chart) => addChart(svg, chart));
   figure.closest("p").after(...added.map((one) => one.place));
   const targets = [
     ...added.map((one) => one.point),
@@ -130,7 +130,8 @@ for (const section of document.querySelectorAll("section")) {
   const figures = [...section.querySelectorAll("[data-choice]")].map((one) => one.closest("p"));
   if (figures.length < 2) continue;
   const texts = figures.map((one) => one.firstElementChild.dataset.choice);
-  const slider = addSlider("ε", texts, 0, (index) => {
+  const chosen = figures.findIndex((one) => "chosen" in one.firstElementChild.dataset);
+  const slider = addSlider("ε", texts, Math.max(0, chosen), (index) => {
     figures.forEach((one, k) => one.classList.toggle("other", k !== index));
   });
   slider.start();
