@@ -475,7 +475,7 @@ def test_a_worker_that_does_not_answer_ends_with_a_line(monkeypatch, capsys, tmp
     ("arguments", "message"),
     [
         (["alpha", "--alpha", "1.6", "--alpha", "1"], "greater than 1. Received: alpha=1.0"),
-        (["alpha", "--data", "mnist", "--data", "mnist10k"], "A search takes one data set"),
+        (["alpha", "--data", "mnist", "--data", "mnist10k"], "`alpha` take one data set"),
         (["table", "--data", "mnist10k", "--data", "mnist10k"], "names that differ"),
         (["alpha", "--method", "ce"], "trains HR only"),
         (["alpha", "--learning-rate-of", "hr=0.1"], "trains HR only"),

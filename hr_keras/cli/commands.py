@@ -2,7 +2,7 @@
 
 import pathlib
 import sys
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
@@ -19,12 +19,12 @@ from hr_keras.cli.options import (
     Strategy,
     add_command,
     app,
+    check_baseline,
     get_value,
 )
 from hr_keras.cli.run import print_page, run_experiment, stop_with_a_line
 
 if TYPE_CHECKING:
-    from hr_keras.experiments.protocol import Protocol
     from hr_keras.experiments.run_folder import RunFolder
 
 
@@ -51,7 +51,6 @@ def table(
     """Table 1: train with each method, attack with FGSM, as published and exactly."""
     from hr_keras.experiments.measure import measure_attack
     from hr_keras.experiments.results import accuracy_table, first_screen
-    from hr_keras.experiments.results.tables import choose_baseline
 
     if examples is not None:
         check_count("examples", examples)
@@ -61,9 +60,6 @@ def table(
         check_epsilons(attack_epsilon)
         if not attack:
             raise ValueError("`--attack-epsilon` is the size of `--attack`: give one.")
-
-    def check(protocol: "Protocol") -> None:
-        choose_baseline(protocol, get_value(baseline))
 
     def measure(folder: "RunFolder") -> None:
         for name in attack or ():
@@ -80,7 +76,7 @@ def table(
         options,
         plan,
         write,
-        check,
+        check_baseline(baseline),
         measure,
         with_page=True,
     )
@@ -100,7 +96,6 @@ def figure(
 ) -> None:
     """Figure 1: validation accuracy against epoch, and the epochs to reach an accuracy."""
     from hr_keras.experiments.results import convergence
-    from hr_keras.experiments.results.tables import choose_baseline
 
     accuracies = tuple(accuracy or ())
     convergence.check_accuracies(accuracies)
@@ -108,7 +103,7 @@ def figure(
         options,
         options.plan_table(),
         lambda folders: convergence.write(folders, accuracies, get_value(baseline)),
-        lambda protocol: choose_baseline(protocol, get_value(baseline)),
+        check_baseline(baseline),
     )
 
 
@@ -223,7 +218,10 @@ def audit(
     seed: Annotated[int, typer.Option(help="Seed of the attacks.")] = 0,
     output: Annotated[
         Optional[pathlib.Path],
-        typer.Option(help="Folder of the result; runs/audit_… by default."),
+        typer.Option(
+            help="Folder of the result; runs/audit_… by default. An edited model_card.md in it is "
+            "overwritten: keep yours elsewhere."
+        ),
     ] = None,
     resume: Annotated[
         bool,
@@ -246,19 +244,16 @@ def audit(
     from hr_keras import training
     from hr_keras.cli.markdown import print_markdown
 
-    attacks: dict[str, Any] = {}
-    if attack is not None:
-        attacks = {"attacks": tuple(map(get_value, attack))}
+    attacks = tuple(map(get_value, attack or ())) or audits.ATTACKS
     with stop_with_a_line():
         devices = training.get_strategy(get_value(strategy))
         if model is not None:
             if epsilon is None:
                 epsilon = 0.1 * widest(check_bounds(bounds))
             folder, result = audits.audit_file(
-                model, data, epsilon, get_value(norm), examples=examples, seed=seed,
-                bounds=bounds, data_dir=data_dir, others=tuple(other or ()), folder=output,
-                progress=sys.stderr.isatty(), resume=resume, strategy=get_value(strategy),
-                **attacks,
+                model, data, epsilon, get_value(norm), attacks, examples, seed, bounds, data_dir,
+                tuple(other or ()), output, progress=sys.stderr.isatty(), resume=resume,
+                strategy=get_value(strategy),
             )  # fmt: skip
         elif output is not None and (found := audits.read_audit(output)) is not None:
             folder, result = output, found

@@ -4,7 +4,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from hr_keras.cli.options import Baseline, Options, add_command, get_value
+from hr_keras.cli.options import Baseline, Options, add_command, check_baseline, get_value
 from hr_keras.cli.run import run_experiment
 
 
@@ -27,14 +27,7 @@ def tune(
             "A search chooses the learning rates: `--learning-rate-of` and "
             "`--learning-rates-from` cannot be given."
         )
-    plan = options.plan(
-        learning_rates.plan_search,
-        rates=tuple(learning_rate or ()),
-        alpha=options.alpha,
-        methods=options.methods,
-        train_epsilon=options.train_epsilon,
-        train_steps=options.train_steps,
-    )
+    plan = options.plan_table(learning_rates.plan_search, rates=tuple(learning_rate or ()))
     run_experiment(options, plan, lambda folders: learning_rates.write(folders, plan.folder))
 
 
@@ -52,7 +45,6 @@ def compare(
 ) -> None:
     """Methods at equal accuracy without attack, and how long the gradient of HR is."""
     from hr_keras.experiments.results import comparison, convergence
-    from hr_keras.experiments.results.tables import choose_baseline
 
     accuracies = tuple(accuracy or ())
     convergence.check_accuracies(accuracies)
@@ -60,7 +52,7 @@ def compare(
         options,
         options.plan_table(),
         lambda folders: comparison.write(folders, accuracies, get_value(baseline)),
-        lambda protocol: choose_baseline(protocol, get_value(baseline)),
+        lambda protocol: comparison.check_baseline(protocol, get_value(baseline)),
     )
 
 
@@ -78,20 +70,11 @@ def label_noise(
 ) -> None:
     """Train with wrong labels, a run folder for each share, and test with right ones."""
     from hr_keras.experiments.results import label_noise as slice_
-    from hr_keras.experiments.results.tables import choose_baseline
 
-    plan = options.plan(
-        slice_.plan_series,
-        shares=tuple(label_noise or ()),
-        alpha=options.alpha,
-        methods=options.methods,
-        learning_rates=options.read_learning_rates(),
-        train_epsilon=options.train_epsilon,
-        train_steps=options.train_steps,
-    )
+    plan = options.plan_table(slice_.plan_series, shares=tuple(label_noise or ()))
     run_experiment(
         options,
         plan,
         lambda folders: slice_.write(folders, plan.folder, get_value(baseline)),
-        lambda protocol: choose_baseline(protocol, get_value(baseline)),
+        check_baseline(baseline),
     )

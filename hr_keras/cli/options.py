@@ -16,6 +16,7 @@ from hr_keras.experiments.methods import METHODS
 
 if TYPE_CHECKING:
     from hr_keras.experiments.plan import Plan
+    from hr_keras.experiments.protocol import Protocol
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -184,18 +185,32 @@ class Options:
                 ) from None
         return tuple(rates.items()) or None
 
-    def plan_table(self) -> "Plan":
-        """The runs of a table, with every option."""
+    def plan_table(self, make: Optional[Callable[..., "Plan"]] = None, **own: Any) -> "Plan":
+        """The runs of a table, or those of `make`, with every option."""
         from hr_keras.experiments.plan import plan_runs
 
-        return self.plan(
-            plan_runs,
+        plan = self.plan(
+            make or plan_runs,
             alpha=self.alpha,
             methods=self.methods,
             learning_rates=self.read_learning_rates(),
             train_epsilon=self.train_epsilon,
             train_steps=self.train_steps,
+            **own,
         )
+        if self.learning_rates_from is not None:
+            from hr_keras.experiments.results.learning_rates import check_search
+
+            for run in plan.runs:
+                check_search(self.learning_rates_from, run.protocol)
+        return plan
+
+
+def check_baseline(baseline: Any) -> Callable[["Protocol"], Any]:
+    """A check of a protocol: that the baseline is one of its methods."""
+    from hr_keras.experiments.results.tables import choose_baseline
+
+    return lambda protocol: choose_baseline(protocol, get_value(baseline))
 
 
 def get_value(choice: Any) -> Any:

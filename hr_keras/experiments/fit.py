@@ -76,6 +76,7 @@ def build_model(
             data.train.images.shape[1:], data.num_classes, mean_image=mean_image, seed=seed
         )
         trained = chosen.wrap_model(classifier, protocol)
+        _check_warmup(trained, method, protocol.epochs * steps)
         optimizer = _make_optimizer(protocol, protocol.find_learning_rate(method), steps)
         optimizer.build(trained.trainable_variables)
         trained.compile(
@@ -85,6 +86,16 @@ def build_model(
             steps_per_execution=steps,
         )
     return classifier, trained
+
+
+def _check_warmup(trained: keras.Model, method: str, steps: int) -> None:
+    """With fewer steps ε never reaches what the protocol says."""
+    warmup = getattr(trained, "warmup_steps", 0)
+    if steps < warmup:
+        raise ValueError(
+            f"{method} must train for at least the {warmup} steps in which its ε rises: choose "
+            f"more epochs. Received: {steps} steps"
+        )
 
 
 def _make_optimizer(

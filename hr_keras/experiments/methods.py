@@ -65,6 +65,11 @@ class Method:
         """Whether the model is wrapped, for the attack that `train_epsilon` is the size of."""
         return self.wrap_model is not keep_model
 
+    @property
+    def needs_own_rate(self) -> bool:
+        """Whether only a learning rate of its own makes it differ from `trains_as`."""
+        return bool(self.trains_as) and self.finish_model is keep_model
+
 
 def _scale_logits(model: Any, protocol: Any) -> Any:
     from hr_keras.experiments.logit_scale import scale_logits
@@ -141,7 +146,7 @@ METHODS: dict[str, Method] = {
             "ce_scaled", f"CE × {LOGIT_FACTOR:g}", "#BBBBBB", _make_cross_entropy,
             finish_model=_scale_logits, trains_as="ce",
         ),
-        # CE with steps as large as those of HR, if it is given such a learning rate.
+        # CE with steps as large as those of HR; it must be given such a learning rate.
         Method("ce_step", "CE with larger steps", "#CC3344", _make_cross_entropy, trains_as="ce"),
         # Adversarial training, with cross-entropy and with HR inside.
         Method("fgsm_rs", "FGSM-RS", "#7766FF", _make_cross_entropy, _FAST),

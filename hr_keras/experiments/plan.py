@@ -107,7 +107,9 @@ def plan_grid(
             sets, and a folder that holds something else.
     """
     if len(datasets) > 1:
-        raise ValueError(f"A search takes one data set. Received: {', '.join(datasets)}")
+        raise ValueError(
+            f"Runs that differ in `{field}` take one data set. Received: {', '.join(datasets)}"
+        )
     if len(set(values)) < len(values):
         raise ValueError(
             f"The values of `{field}` must differ. Received: {', '.join(map(str, values))}"
@@ -130,9 +132,16 @@ def plan_grid(
 
 def _read_grid(path: pathlib.Path, field: str, changes: dict[str, Any]) -> list[Protocol]:
     """The protocols of the runs that a folder of `plan_grid` holds."""
-    paths = [path] if RunFolder.is_run_folder(path) else RunFolder.find_in(path)
+    if RunFolder.is_run_folder(path):
+        raise ValueError(
+            f"{path} is a run folder: choose the folder that holds those of each `{field}`, or "
+            "another one."
+        )
+    paths = RunFolder.find_in(path)
     if not paths and path.is_dir() and files.holds_anything(path):
-        raise ValueError(f"{path} is not empty and holds no search. Choose another folder.")
+        raise ValueError(
+            f"{path} is not empty and holds no runs of one `{field}` each. Choose another folder."
+        )
     found = [RunFolder(one).protocol for one in paths]
     for one in found:
         if one.evaluated_on != changes["evaluated_on"]:

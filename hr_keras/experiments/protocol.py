@@ -23,6 +23,7 @@ from hr_keras.experiments.protocol_checks import (
     check_label_noise,
     check_learning_rate,
     check_learning_rates,
+    check_own_rates,
     check_schedule,
 )
 
@@ -88,8 +89,8 @@ class Protocol:
         train_steps: Steps of that attack (`fgsm_rs` makes one).
         label_noise: Share of the labels of the training and of the validation split that are
             replaced by another class, drawn by the seed. Test labels stay as they are.
-        learning_rates: Pairs `(method, learning rate)` of methods with a learning rate of their
-            own in place of `learning_rate`. This may grow in a run folder.
+        learning_rates: Pairs `(method, learning rate)`, or a mapping, of methods with a learning
+            rate of their own in place of `learning_rate`. This may grow in a run folder.
 
     Raises:
         ValueError: For a value out of range.
@@ -126,6 +127,7 @@ class Protocol:
         object.__setattr__(self, "methods", check_methods(self.methods))
         object.__setattr__(self, "label_noise", check_label_noise(self.label_noise))
         object.__setattr__(self, "learning_rates", check_learning_rates(self.learning_rates))
+        check_own_rates(self.methods, self.learning_rates)
         check_alpha(self.alpha)
         check_epsilon(self.train_epsilon)
         for name in ("epochs", "batch_size", "attack_every", "realizations", "train_steps"):
@@ -287,7 +289,9 @@ def change_protocol(protocol: Protocol, **changes: Any) -> Protocol:
     """
     changes = {key: value for key, value in changes.items() if value is not None}
     if "learning_rates" in changes:
-        rates = dict(protocol.learning_rates) | dict(changes["learning_rates"])
+        rates = dict(protocol.learning_rates) | dict(
+            check_learning_rates(changes["learning_rates"])
+        )
         changes["learning_rates"] = tuple(rates.items())
     if "dataset" in changes:
         changes = _find_dataset(protocol, datasets.check_name(changes["dataset"])) | changes

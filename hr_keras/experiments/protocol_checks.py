@@ -49,8 +49,29 @@ def check_learning_rate(rate: Any) -> float:
 
 
 def check_learning_rates(rates: Any) -> tuple[tuple[str, float], ...]:
-    """Returns pairs (method, learning rate); a ValueError for unknown methods or one twice."""
-    pairs = tuple((get_method(method).name, check_learning_rate(rate)) for method, rate in rates)
+    """Returns pairs (method, learning rate) of pairs or a mapping.
+
+    A ValueError for anything else, unknown methods or one twice.
+    """
+    try:
+        given = [(str(name), rate) for name, rate in getattr(rates, "items", lambda: rates)()]
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"`learning_rates` must be pairs (method, learning rate). Received: {rates!r}"
+        ) from None
+    pairs = tuple((get_method(name).name, check_learning_rate(rate)) for name, rate in given)
     if len(dict(pairs)) < len(pairs):
         raise ValueError(f"`learning_rates` must hold no method twice. Received: {rates!r}")
     return pairs
+
+
+def check_own_rates(methods: tuple[str, ...], rates: tuple[tuple[str, float], ...]) -> None:
+    """A ValueError if a method that needs a learning rate of its own has none."""
+    for name in methods:
+        if get_method(name).needs_own_rate and name not in dict(rates):
+            twin = get_method(name).trains_as
+            raise ValueError(
+                f"`{name}` without a learning rate of its own is `{twin}` once more: give it one "
+                f"with `--learning-rate-of {name}=RATE` or `--learning-rates-from`. Received: "
+                f"learning rates {rates}"
+            )

@@ -79,7 +79,7 @@ def test_a_grid_that_is_not_above_1_is_refused(alphas, tmp_path):
 def test_searches_that_make_no_sense_are_refused(tmp_path):
     with pytest.raises(ValueError, match="must differ"):
         alpha_search.plan_search(tmp_path, "quick", alphas=(1.2, 1.2))
-    with pytest.raises(ValueError, match="takes one data set"):
+    with pytest.raises(ValueError, match="take one data set"):
         alpha_search.plan_search(tmp_path, "quick", ("mnist", "cifar10"))
     with pytest.raises(ValueError, match="`epsilon` must be one of"):
         alpha_search.rows(make_search(tmp_path, {1.2: [(0.9, 0.5)]}), epsilon=0.2)
@@ -87,7 +87,7 @@ def test_searches_that_make_no_sense_are_refused(tmp_path):
 
 def test_searches_and_tables_do_not_mix(tmp_path):
     RunFolder.create(tmp_path / "table", from_preset("quick"))
-    with pytest.raises(ValueError, match="evaluated on the test split"):
+    with pytest.raises(ValueError, match="table is a run folder: choose the folder that holds"):
         alpha_search.plan_search(tmp_path / "table")
     with pytest.raises(ValueError, match="evaluated on the test split"):
         alpha_search.plan_search(tmp_path)
@@ -97,7 +97,7 @@ def test_searches_and_tables_do_not_mix(tmp_path):
         plan_runs(tmp_path / "search")
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.tex").write_text("years of work")
-    with pytest.raises(ValueError, match="holds no search"):
+    with pytest.raises(ValueError, match="holds no runs of one `alpha` each"):
         alpha_search.plan_search(tmp_path / "other")
 
 

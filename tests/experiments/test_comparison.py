@@ -50,6 +50,12 @@ def test_a_model_is_taken_at_its_first_attacked_epoch_that_is_accurate_enough(tm
         comparison.rows(folder, baseline="gce")
     with pytest.raises(ValueError, match=r"\(0, 1\]"):
         comparison.rows(folder, (90,))
+    with pytest.raises(ValueError, match="`baseline` must be a method whose model is compared"):
+        comparison.rows(folder, baseline="ce_scaled")
+    text = comparison.write([folder], (0.8, 0.95))
+    assert "No model reaches this accuracy on an attacked epoch: .950." in text
+    assert "≥ .800" in text
+    assert "attacked epoch: .960, .950." in comparison.write([folder], (0.96, 0.95))
 
 
 def test_ratios_of_gradients_are_geometric_means(tmp_path):
@@ -99,6 +105,8 @@ def test_a_series_of_label_noise_is_one_table(tmp_path):
     assert clean["difference"].isna().to_list() == [True, False, True, False]
     text = label_noise.write(folders, tmp_path)
     assert "| trained with   | 0 %" in text
+    assert "## Accuracy under FGSM with CE at ε = 0.1, as published\n" in text
+    assert "## Accuracy without attack\n" in text
     assert "−.200 [−.200, −.200]" in text
     assert {"label_noise.md", "label_noise.csv", "label_noise.tex", "label_noise.png"} <= {
         path.name for path in tmp_path.iterdir()
@@ -106,5 +114,7 @@ def test_a_series_of_label_noise_is_one_table(tmp_path):
     (_, one), again = (label_noise.plan_series(tmp_path, shares=shares).runs for shares in ((), ()))
     assert one.protocol.label_noise == 0.2
     assert again[1].protocol == dataclasses.replace(folders[1].protocol, realizations=2)
+    with pytest.raises(ValueError, match="`label_noise` take one data set"):
+        label_noise.plan_series(tmp_path, datasets=("mnist", "cifar10"))
     with pytest.raises(ValueError, match=r"in \[0, 1\)"):
         label_noise.plan_series(tmp_path, shares=(1.0,))

@@ -10,6 +10,8 @@ import pytest
 from hr_keras import datasets
 from hr_keras.experiments.methods import METHODS, check_methods, get_method
 from hr_keras.experiments.protocol import PRESETS, Protocol, change_protocol, from_preset
+from hr_keras.experiments.results.paper_numbers import describe_changes
+from hr_keras.experiments.results.tables import describe_protocol
 from hr_keras.losses import HRLoss
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -107,6 +109,10 @@ def test_run_folders_are_named_by_what_differs():
         ({"methods": ("ce", "hrr")}, "Did you mean 'hr'"),
         ({"methods": ()}, "at least one"),
         ({"methods": ("ce", "ce")}, "none twice"),
+        ({"methods": ("ce", "ce_step")}, "--learning-rate-of ce_step=RATE` or `--learning-rates-f"),
+        ({"learning_rates": 5}, r"pairs \(method, learning rate\). Received: 5"),
+        ({"learning_rates": ("hr", 0.1)}, r"pairs .* Received: \('hr', 0.1\)"),
+        ({"learning_rates": {"hr": "fast"}}, "`learning_rate` must be > 0. Received: 'fast'"),
         ({"data_label": " "}, "data_label"),
         ({"data_label": "two\nlines"}, "data_label"),
         ({"data_label": "long" * 21}, "at most 80"),
@@ -149,6 +155,22 @@ def test_a_file_that_is_recognized_gets_the_papers_name(tmp_path, monkeypatch):
     path.write_bytes(b"another")
     assert change_protocol(labelled, dataset=path).data_label is None
     assert change_protocol(labelled, dataset="mnist").data_name == "mnist"
+
+
+def test_learning_rates_may_be_a_mapping():
+    rates = {"ce_step": 0.1, "hr": 0.5}
+    protocol = from_preset("quick", methods=("ce", "ce_step"), learning_rates=rates)
+    assert protocol.learning_rates == Protocol("quick", learning_rates=rates).learning_rates
+    assert dict(protocol.learning_rates) == rates
+
+
+def test_what_differs_from_the_paper_is_said():
+    rates = {"hr": 0.5, "ce": 0.001, "gce": 3.0}
+    protocol = from_preset("paper-mnist", learning_rates=rates)
+    assert describe_changes(protocol) == "learning rate of HR 0.5 for 0.001"
+    assert "ε rises over the first 300 steps" not in describe_protocol(protocol)
+    robust = dataclasses.replace(protocol, methods=("pgd_at",))
+    assert "ε rises over the first 300 steps" in describe_protocol(robust)
 
 
 def test_unknown_presets_are_refused():

@@ -71,7 +71,7 @@ def rows(folders: list[RunFolder], epsilon: float = 0.1) -> pd.DataFrame:
         epsilon: Size of the attack, one of the protocol's, greater than 0.
 
     Raises:
-        ValueError: For another ε.
+        ValueError: For another ε, and folders of other methods than `METHODS`.
     """
     check_epsilon(epsilon, folders[0].protocol.attack_epsilons)
     found = pd.DataFrame([_summarize(folder, epsilon) for folder in folders])
@@ -87,6 +87,11 @@ def rows(folders: list[RunFolder], epsilon: float = 0.1) -> pd.DataFrame:
 
 
 def _summarize(folder: RunFolder, epsilon: float) -> dict[str, Any]:
+    if folder.protocol.methods != METHODS:
+        raise ValueError(
+            f"{folder.path} must be of a search for α, with the methods {METHODS}. Received: "
+            f"{folder.protocol.methods}"
+        )
     frame = folder.accuracies()
     row: dict[str, Any] = {
         "dataset": folder.protocol.data_name,

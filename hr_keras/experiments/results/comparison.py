@@ -12,6 +12,7 @@ from hr_keras._core.rendering import (
     format_share,
 )
 from hr_keras.experiments.methods import get_method, keep_model
+from hr_keras.experiments.protocol import Protocol
 from hr_keras.experiments.results.convergence import choose_accuracies, find_attacked
 from hr_keras.experiments.results.learning_rates import find_gradient_ratios
 from hr_keras.experiments.results.tables import (
@@ -34,6 +35,25 @@ def _read_histories(folder: RunFolder) -> pd.DataFrame:
     return histories[[get_method(name).finish_model is keep_model for name in histories["method"]]]
 
 
+def check_baseline(protocol: Protocol, baseline: str | None = None) -> str:
+    """Returns the method that differences refer to: by default the first of the protocol.
+
+    Args:
+        protocol: The protocol of a run folder.
+        baseline: Name of a method, or `None`.
+
+    Raises:
+        ValueError: If it is not one of the protocol's methods, or changes the model after training.
+    """
+    baseline = choose_baseline(protocol, baseline)
+    if get_method(baseline).finish_model is not keep_model:
+        raise ValueError(
+            "`baseline` must be a method whose model is compared: its history must be its own. "
+            f"Received: {baseline!r}"
+        )
+    return baseline
+
+
 def rows(
     folder: RunFolder, accuracies: Sequence[float] = (), baseline: str | None = None
 ) -> pd.DataFrame:
@@ -54,7 +74,7 @@ def rows(
     Raises:
         ValueError: For an accuracy out of range, or a baseline that is not among the methods.
     """
-    baseline = choose_baseline(folder.protocol, baseline)
+    baseline = check_baseline(folder.protocol, baseline)
     frame = pd.concat(
         [_find_first(folder, one) for one in choose_accuracies(folder, accuracies)],
         ignore_index=True,
@@ -146,15 +166,21 @@ def _layout_gradients(found: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def markdown(folder: RunFolder, found: pd.DataFrame, baseline: str | None = None) -> str:
+def markdown(
+    folder: RunFolder,
+    found: pd.DataFrame,
+    baseline: str | None = None,
+    accuracies: Sequence[float] = (),
+) -> str:
     """Returns both as Markdown.
 
     Args:
         folder: A run folder.
         found: From `rows`.
         baseline: Method that differences refer to; `None` for the first.
+        accuracies: Those of `rows`.
     """
-    baseline = choose_baseline(folder.protocol, baseline)
+    baseline = check_baseline(folder.protocol, baseline)
     sections: list[str | pd.DataFrame] = [
         f"# At equal accuracy without attack: {describe_dataset(folder)}",
         describe_protocol(folder.protocol),
@@ -164,13 +190,21 @@ def markdown(folder: RunFolder, found: pd.DataFrame, baseline: str | None = None
     ]
     for epsilon in found["epsilon"].unique():
         sections += [f"## ε = {epsilon:g}", _layout(found, epsilon, baseline)]
+    known = set(found["accuracy"])
+    missed = [one for one in choose_accuracies(folder, accuracies) if one not in known]
+    if missed:
+        sections.append(
+            "No model reaches this accuracy on an attacked epoch: "
+            f"{', '.join(map(format_share, missed))}."
+        )
     pairs = found["pairs"].max()
-    sections.append(
-        f"Differences: mean over at most {pairs:.0f} pairs of the same seed, and its 95 % interval "
-        "(Student's t)."
-        if pairs > 1
-        else "Fewer than two pairs: no interval. Use `--realizations` for more."
-    )
+    if pairs > 1:
+        sections.append(
+            f"Differences: mean over at most {pairs:.0f} pairs of the same seed, and its 95 % "
+            "interval (Student's t)."
+        )
+    elif len(found):
+        sections.append("Fewer than two pairs: no interval. Use `--realizations` for more.")
     gradients = gradient_rows(folder)
     if len(gradients):
         sections += [
@@ -200,9 +234,9 @@ def write(
     texts = []
     for folder in folders:
         found = rows(folder, accuracies, baseline)
-        texts.append(markdown(folder, found, baseline))
+        texts.append(markdown(folder, found, baseline, accuracies))
         name = folder.protocol.data_name
-        chosen = choose_baseline(folder.protocol, baseline)
+        chosen = check_baseline(folder.protocol, baseline)
         tables = {
             f"FGSM with CE at ε = {epsilon:g}, at equal accuracy without attack: {name}": _layout(
                 found, epsilon, chosen

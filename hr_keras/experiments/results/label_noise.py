@@ -8,6 +8,7 @@ import pandas as pd
 
 from hr_keras._core import files
 from hr_keras._core.rendering import (
+    ROUTE_LABELS,
     format_estimate,
     format_interval,
     new_figure,
@@ -103,9 +104,8 @@ def _tables(found: pd.DataFrame, baseline: str) -> dict[str, pd.DataFrame]:
                 else format_interval(row.difference, row.difference_low, row.difference_high)
             )
         table = pd.DataFrame(lines.values())
-        names = {"none": "without attack", "logits": f"FGSM with CE at ε = {epsilon:g}, exact"}
-        published = f"FGSM with CE at ε = {epsilon:g}, as published"
-        tables[names.get(through, published)] = table
+        attack = f"under FGSM with CE at ε = {epsilon:g}, {ROUTE_LABELS.get(through)}"
+        tables["without attack" if through == "none" else attack] = table
     return tables
 
 

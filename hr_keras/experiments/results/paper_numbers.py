@@ -1,5 +1,6 @@
 """The paper's Table 1, and how a protocol differs from the paper's."""
 
+from hr_keras.experiments.methods import get_method
 from hr_keras.experiments.protocol import PAPER_PRESETS, PRESETS, Protocol
 
 # The paper's columns of Table 1: (method, attack).
@@ -49,8 +50,15 @@ def describe_changes(protocol: Protocol) -> str:
         "model", "alpha", "epochs", "batch_size", "optimizer", "learning_rate", "schedule",
         "mean_image", "realizations", "label_noise",
     )  # fmt: skip
-    return ", ".join(
+    changes = [
         f"{name.replace('_', ' ')} {getattr(protocol, name)} for {getattr(preset, name)}"
         for name in names
         if getattr(protocol, name) != getattr(preset, name)
-    )
+    ]
+    own = dict(protocol.learning_rates)
+    changes += [
+        f"learning rate of {get_method(name).label} {own[name]} for {preset.learning_rate}"
+        for name in ("ce", "hr")
+        if own.get(name, preset.learning_rate) != preset.learning_rate
+    ]
+    return ", ".join(changes)

@@ -6,7 +6,7 @@ import pandas as pd
 
 from hr_keras._core import files
 from hr_keras._core.rendering import format_latex, format_markdown, plain_text
-from hr_keras.experiments.methods import check_methods, get_method
+from hr_keras.experiments.methods import WARMUP_STEPS, check_methods, get_method
 from hr_keras.experiments.protocol import Protocol
 from hr_keras.experiments.run_folder import RunFolder
 
@@ -62,7 +62,8 @@ def describe_protocol(
     if any(get_method(method).is_adversarial for method in protocol.methods):
         adversarial = (
             f"adversarial training at ε = {protocol.train_epsilon:.4g} with PGD of "
-            f"{protocol.train_steps} steps (FGSM-RS: one), "
+            f"{protocol.train_steps} steps (FGSM-RS: one; ε rises over the first {WARMUP_STEPS} "
+            "steps), "
         )
     return (
         f"{protocol.model}, {optimizer}{f' {_describe_rates(protocol)}' if with_rate else ''}"
