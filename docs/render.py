@@ -17,7 +17,13 @@ from hr_keras._core.rendering import (
     format_interval,
     format_share,
 )
-from hr_keras.experiments.results import accuracy_table, comparison, confusion, convergence
+from hr_keras.experiments.results import (
+    accuracy_table,
+    alpha_search,
+    comparison,
+    confusion,
+    convergence,
+)
 from hr_keras.experiments.results.tables import describe_protocol, label_method
 from hr_keras.experiments.run_folder import RunFolder
 
@@ -31,7 +37,9 @@ PAGES = {
 }
 FOLDERS = {
     "mnist": "results/mnist/paper",
+    "cifar10": "results/cifar10/paper",
     "quick": "results/mnist10k/quick",
+    "alpha": "results/mnist10k/alpha",
     "methods": "results/mnist10k/methods",
     "rates": "results/mnist10k/learning_rates",
     "step": "results/mnist10k/step",
@@ -46,7 +54,7 @@ ADVERSARIAL = {
     "CIFAR-10, JPEG-recompressed, ResNet-8, ε = 8/255": "results/cifar10/adversarial",
 }
 # `results/train_on_gpu.py` trained so many epochs of these folders, `hr-keras table` the rest.
-GPU_EPOCHS = {"mnist": 934}
+GPU_EPOCHS = {"mnist": 934, "cifar10": 133}
 
 
 @functools.cache
@@ -121,7 +129,24 @@ def estimate(folder, method, attack, through, epsilon):
 
 def verdict(folder, attack, through, epsilon, examples=None):
     """Whether HR is better, and the difference."""
-    return judge(find_difference(folder, attack, through, epsilon, examples), ("yes", "no"))
+    found = find_difference(folder, attack, through, epsilon, examples)
+    if found["realizations"] == 1:
+        return f"one pair: {format_difference(found['mean'])}"
+    return judge(found, ("yes", "no"))
+
+
+def standard_examples(folder):
+    """How many test images `standard` attacked."""
+    found = find_rows(accuracy_table.rows, folder)
+    return f"{found[found['attack'] == 'standard']['examples'].max():,}"
+
+
+def chosen_alpha(folder):
+    """The α that the search chooses."""
+    if not is_measured(folder, "alpha.md"):
+        return NOT_MEASURED
+    found = alpha_search.rows([RunFolder(path) for path in RunFolder.find_in(ROOT / folder)])
+    return f"α = {found.set_index('chosen')['alpha'][True]:g} is chosen"
 
 
 def zero_share(folder, method, epsilon):
@@ -184,9 +209,7 @@ def robustness(folder):
         differences = accuracy_table.differences(RunFolder(ROOT / folder), inner)
         pair = [_find(differences, *column, None).loc[with_hr] for column in columns]
         cells = [interval(one) for one in pair]
-        better = "undecided" if is_flat(pair[1]) else pair[1]["better"]
-        better = better if protocol.realizations > 1 else "one pair: undecided"
-        lines.append(f"| {label_method(inner)} | {' | '.join(cells)} | {better} |")
+        lines.append(f"| {label_method(inner)} | {' | '.join(cells)} | {pair[1]['better']} |")
     return "\n".join(lines)
 
 
@@ -215,10 +238,9 @@ def sort_methods(folder, attack, through, epsilon):
     if not is_measured(folder):
         return NOT_MEASURED
     found = _find(find_rows(accuracy_table.differences, folder), attack, through, epsilon, None)
-    better = found["better"].mask(is_flat(found), "undecided")
     texts = []
     for word, words in (("yes", "above"), ("no", "below"), ("undecided", "undecided")):
-        names = [label_method(name) for name in found.index[better == word]]
+        names = [label_method(name) for name in found.index[found["better"] == word]]
         texts.append(f"{words}: {', '.join(names) or 'none'}")
     return "; ".join(texts)
 
@@ -259,9 +281,9 @@ def render(name):
         autoescape=False,  # Markdown from our own templates and results
     )
     functions = (
-        row, estimate, difference, verdict, zero_share, faster, cost_of_attack, norm, include,
-        is_measured, picture, sort_methods, compare_to_ce, gradient_ratio, describe_models,
-        robustness,
+        row, estimate, difference, verdict, standard_examples, chosen_alpha, zero_share, faster,
+        cost_of_attack, norm, include, is_measured, picture, sort_methods, compare_to_ce,
+        gradient_ratio, describe_models, robustness,
     )  # fmt: skip
     environment.globals |= {function.__name__: function for function in functions}
     environment.globals |= {

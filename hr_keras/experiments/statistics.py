@@ -96,17 +96,19 @@ def compare_methods(frame: pd.DataFrame, by: list[str], value: str, baseline: st
     return summarize_groups(pairs, ["method", *by], "difference")
 
 
-def judge_difference(mean: float, low: float, high: float) -> str:
+def judge_difference(low: float, high: float) -> str:
     """Returns whether a difference is above 0: `"yes"`, `"no"`, or `"undecided"`.
 
+    It is undecided where the interval contains 0, and where there is no interval: for a single
+    pair, and for pairs that happen to differ by the same, whose interval has no width.
+
     Args:
-        mean: The mean difference.
-        low: Lower end of its interval; NaN without one. Then the sign of the mean decides.
+        low: Lower end of its interval; NaN without one.
         high: Upper end of its interval.
     """
-    if low <= 0 <= high:
+    if not high - low > 1e-9 or low <= 0 <= high:
         return "undecided"
-    return "yes" if mean > 0 else "no"
+    return "yes" if low > 0 else "no"
 
 
 def compute_wilson_interval(accuracy: float, examples: int) -> tuple[float, float]:

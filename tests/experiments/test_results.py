@@ -51,13 +51,15 @@ def test_rows_are_mean_and_standard_error(tmp_path):
 def test_differences_have_verdicts(tmp_path):
     found = accuracy_table.differences(make_pairs(tmp_path / "a", [(0.5, 0.7), (0.7, 0.6)]))
     assert set(found["better"]) == {"undecided"}
-    found = accuracy_table.differences(make_pairs(tmp_path / "b", [(0.5, 0.4)]))
+    one_pair = accuracy_table.differences(make_pairs(tmp_path / "one", [(0.5, 0.4)]))
+    assert set(one_pair["better"]) == {"undecided"}
+    assert one_pair["low"].isna().all()
+    found = accuracy_table.differences(make_pairs(tmp_path / "b", [(0.5, 0.4), (0.6, 0.49)]))
     assert set(found["better"]) == {"no"}
-    assert found["low"].isna().all()
     paper = found.set_index(["attack", "through", "epsilon"])["paper"]
     assert paper["fgsm_hr", "logits", 0.1] == 0.0
     assert paper["none", "none", 0.0] == pytest.approx(0.001)
-    other_way = make_pairs(tmp_path / "c", [(0.5, 0.4)])
+    other_way = make_pairs(tmp_path / "c", [(0.5, 0.4), (0.6, 0.49)])
     changed = accuracy_table.differences(other_way, "hr")
     assert set(changed["method"]) == {"ce"}
     assert set(changed["better"]) == {"yes"}

@@ -49,10 +49,12 @@ def test_differences_are_paired():
 
 
 def test_verdicts():
-    assert judge_difference(0.1, -0.1, 0.3) == "undecided"
-    assert judge_difference(0.1, 0.05, 0.15) == "yes"
-    assert judge_difference(-0.1, -0.15, -0.05) == "no"
-    assert judge_difference(0.1, math.nan, math.nan) == "yes"
+    assert judge_difference(-0.1, 0.3) == "undecided"
+    assert judge_difference(0.05, 0.15) == "yes"
+    assert judge_difference(-0.15, -0.05) == "no"
+    one_pair, equal_pairs = estimate_mean([0.1]), estimate_mean([0.08, 0.08])
+    for found in (one_pair, equal_pairs):
+        assert judge_difference(found.low, found.high) == "undecided"
 
 
 def test_wilsons_interval():

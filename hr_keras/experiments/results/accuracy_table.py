@@ -83,7 +83,7 @@ def differences(folder: RunFolder, baseline: str | None = None) -> pd.DataFrame:
             for method in (row.method, baseline)
         )
         paper.append(None if ours is None or base is None else round(ours - base, 6))
-    better = [judge_difference(row.mean, row.low, row.high) for row in found.itertuples()]
+    better = [judge_difference(row.low, row.high) for row in found.itertuples()]
     found = found.assign(paper=pd.Series(paper, dtype="float64"), better=better)
     found.insert(0, "dataset", folder.protocol.data_name)
     return found
@@ -301,7 +301,8 @@ def _describe_differences(
     pairs = int(compared["realizations"].max())
     note = (
         f"Mean over {pairs} pairs of the same seed, and its 95 % interval (Student's t): it is "
-        'about training again, not about other test images. "Undecided": it contains 0.'
+        'about training again, not about other test images. "Undecided": it contains 0, or has '
+        "no width because all pairs differ by the same."
         if pairs > 1
         else "One pair: no interval, so effect and chance cannot be separated. Use "
         "`--realizations` for more."
