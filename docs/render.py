@@ -114,6 +114,8 @@ def interval(one, form=format_difference):
 
 def judge(one, words, form=format_difference):
     """One of `words`, for a difference above and below 0, or "undecided"; and the difference."""
+    if one["realizations"] == 1:
+        return f"one pair: {form(one['mean'])}"
     if is_flat(one):
         pairs = count_pairs(one["realizations"])
         return f"undecided: {pairs} differ by {form(one['mean'])}"
@@ -129,10 +131,7 @@ def estimate(folder, method, attack, through, epsilon):
 
 def verdict(folder, attack, through, epsilon, examples=None):
     """Whether HR is better, and the difference."""
-    found = find_difference(folder, attack, through, epsilon, examples)
-    if found["realizations"] == 1:
-        return f"one pair: {format_difference(found['mean'])}"
-    return judge(found, ("yes", "no"))
+    return judge(find_difference(folder, attack, through, epsilon, examples), ("yes", "no"))
 
 
 def standard_examples(folder):
