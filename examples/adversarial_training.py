@@ -7,7 +7,7 @@ from hr_keras.callbacks import FGSMCallback
 from hr_keras.models import mnist_cnn
 
 (x_train, y_train), validation, (x_test, y_test) = datasets.load("mnist10k")
-x_train, y_train = x_train[:3000], y_train[:3000]  # seconds rather than minutes
+x_train, y_train = x_train[:3000], y_train[:3000]  # fewer images: a quick example
 EPSILON = 0.1
 
 
