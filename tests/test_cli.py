@@ -458,13 +458,14 @@ def test_an_output_that_is_a_loop_of_links(monkeypatch, capsys, tmp_path):
         assert len(captured.err.splitlines()) == 1
 
 
-def test_a_worker_that_does_not_answer_ends_with_a_line(monkeypatch, capsys, tmp_path):
+@pytest.mark.parametrize("command", [("table",), ("audit", "model.keras")])
+def test_a_worker_that_does_not_answer_ends_with_a_line(monkeypatch, capsys, tmp_path, command):
     monkeypatch.chdir(tmp_path)
     config = {"cluster": {"worker": ["localhost:0", "localhost:9"]}}
     config["task"] = {"type": "worker", "index": 0}
     monkeypatch.setenv("TF_CONFIG", json.dumps(config))
     options = ("--strategy", "multiworker", "--wait", "0.2")
-    code, captured = run_main(monkeypatch, capsys, "table", *options)
+    code, captured = run_main(monkeypatch, capsys, *command, *options)
     assert code == 2
     assert "hr-keras: localhost:9 of TF_CONFIG did not answer within 0.2 seconds" in captured.err
     assert "Traceback" not in captured.err

@@ -17,6 +17,7 @@ from hr_keras.cli.options import (
     Norm,
     Options,
     Strategy,
+    Wait,
     add_command,
     app,
     check_baseline,
@@ -234,6 +235,7 @@ def audit(
             "multiworker run the same command in every process."
         ),
     ] = Strategy.none,
+    wait: Wait = 600.0,
     data_dir: Annotated[Optional[pathlib.Path], typer.Option(help=DATA_DIR_HELP)] = None,
 ) -> None:
     """Audit a saved classifier: accuracy under attacks, and whether to believe it."""
@@ -246,7 +248,7 @@ def audit(
 
     attacks = tuple(map(get_value, attack or ())) or audits.ATTACKS
     with stop_with_a_line():
-        devices = training.get_strategy(get_value(strategy))
+        devices = training.get_strategy(get_value(strategy), wait)
         if model is not None:
             if epsilon is None:
                 epsilon = 0.1 * widest(check_bounds(bounds))

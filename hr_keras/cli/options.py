@@ -43,6 +43,10 @@ Baseline = Annotated[
     Optional[Method],  # type: ignore[valid-type]
     typer.Option(help="Method that differences refer to; by default the first."),
 ]
+Wait = Annotated[
+    float,
+    typer.Option(help="Seconds that --strategy multiworker waits for the other processes."),
+]
 
 DATA_HELP = (
     "mnist10k (ships with this package), mnist, fashion_mnist, cifar10, svhn_cropped, or the path "
@@ -131,10 +135,7 @@ class Options:
             "each with its TF_CONFIG, and share the output folder."
         ),
     ] = None
-    wait: Annotated[
-        float,
-        typer.Option(help="Seconds that --strategy multiworker waits for the other processes."),
-    ] = 600.0
+    wait: Wait = 600.0
     jobs: Annotated[
         Optional[int],
         typer.Option(
