@@ -213,7 +213,7 @@ def test_the_loop_refuses_what_it_cannot_train():
         multi_worker.fit(keras.Sequential([keras.Input((6,)), keras.layers.Dense(4)]), dataset)
 
 
-def two_workers(*arguments, folder):
+def two_workers(*arguments, folder, codes=(0, 0)):
     """`python *arguments` in two processes on this machine; what each has printed."""
     sockets = [socket.socket() for _ in range(2)]
     for opened in sockets:
@@ -231,12 +231,12 @@ def two_workers(*arguments, folder):
                     [sys.executable, *map(str, arguments)], env=variables, stdout=out, stderr=out
                 )
             processes.append(process)
-        codes = [process.wait(timeout=600) for process in processes]
+        ended = [process.wait(timeout=600) for process in processes]
     finally:
         for process in processes:
             process.kill()
     printed = [(folder / f"worker-{index}.out").read_text() for index in range(2)]
-    assert codes == [0, 0], printed
+    assert ended == list(codes), printed
     return printed
 
 
