@@ -29,7 +29,7 @@ from hr_keras.audit.result import (
     AuditRow,
 )
 from hr_keras.evaluation._chunks import evaluate, open_finished
-from hr_keras.evaluation._spread import find_strategy, run_beside_workers
+from hr_keras.evaluation._spread import RandomState, find_strategy, run_beside_workers
 
 
 def measure(
@@ -69,7 +69,9 @@ def measure(
 
     def find() -> list[dict[str, Any]]:
         seed, epsilon, norm = protocol.seed, protocol.epsilon, protocol.norm
+        random_state = RandomState(model)
         found = diagnostics.check(model, *first, epsilon, norm, bounds, batch_size, seed, others)
+        random_state.restore()  # as where findings are read from the file
         return list(map(dataclasses.asdict, found))
 
     def attack(chunk: Chunk) -> dict[str, np.ndarray]:

@@ -82,7 +82,8 @@ def confusion_matrix(
     images are a sample, but the decision is the whole softmax, not its largest entry alone.
 
     Under a `tf.distribute` strategy that the model was built in, examples are spread over its
-    devices, with the same result. With several workers, every worker must make this call.
+    devices, with the same result. With several workers, every worker must make this call; if one
+    ends, the others raise a `tf.errors.UnavailableError` within a minute.
 
     Args:
         model: A Keras classifier.

@@ -73,7 +73,7 @@ def spread(
     if finished is not None:
         _check_same(len(finished), devices)
     size = len(devices.names) * devices.workers
-    random_state = None if getattr(_here, "inside", False) else _RandomState(model)
+    random_state = None if getattr(_here, "inside", False) else RandomState(model)
     end = 0
     error: Exception | None = None  # other workers must hear of it
     with _open_pool(len(devices.names) if size > 1 else 0) as pool:
@@ -140,7 +140,7 @@ def _open_pool(threads: int) -> Iterator[Any]:
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-class _RandomState:
+class RandomState:
     """State of a model's random layers, made of that at first and of the index of an example."""
 
     def __init__(self, model: keras.Model) -> None:
@@ -155,6 +155,11 @@ class _RandomState:
         for state, first in self._states:
             entropy = [*(int(number) % 2**32 for number in first), index]
             state.assign(np.random.SeedSequence(entropy).generate_state(2).astype(first.dtype))
+
+    def restore(self) -> None:
+        """Makes the state at first."""
+        for state, first in self._states:
+            state.assign(first)
 
 
 def find_strategy(model: keras.Model, strategy: Any = None) -> Any:
@@ -178,7 +183,7 @@ def _compute(
     chunk: Chunk,
     device: str | None,
     pool: ThreadPoolExecutor | None,
-    random_state: _RandomState | None,
+    random_state: RandomState | None,
 ) -> Future[Results]:
     import tensorflow as tf
 

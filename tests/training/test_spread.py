@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import linear_model, mirrored
+from conftest import linear_model, mirrored, noisy
 from test_multi_worker import two_workers
 
 from hr_keras import audit, cli, evaluation, training
@@ -51,22 +51,6 @@ def evaluated(model, **options):
     found = {name: array.astype(int).tolist() for name, array in found.items()}
     confusion = evaluation.confusion_matrix(model, *data(), batch_size=BATCH)
     return found | {"confusion": confusion.tolist(), "random": randomly(model)}
-
-
-class Noise(keras.layers.Layer):
-    """Adds noise at inference too, from a generator of its own."""
-
-    def __init__(self, **arguments):
-        super().__init__(**arguments)
-        self.generator = keras.random.SeedGenerator(3)
-
-    def call(self, x):
-        return x + 0.3 * keras.random.normal(keras.ops.shape(x), seed=self.generator)
-
-
-def noisy(model):
-    with model.distribute_strategy.scope():
-        return keras.Sequential([keras.Input((2, 2, 3)), Noise(), model])
 
 
 def randomly(model, **options):
