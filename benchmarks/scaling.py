@@ -49,11 +49,20 @@ def line(seconds, cases, size):
 def peak_memory(n, count):
     """Most MiB of one sweep beyond what one of a single batch left, and MiB of the images."""
     model, images, labels = subject("CNN", n)
-    sweep(model, images[:BATCH], labels[:BATCH], count)  # compile
+    beyond = peak_beyond(
+        lambda: sweep(model, images[:BATCH], labels[:BATCH], count),
+        lambda: sweep(model, images, labels, count),
+    )
+    return beyond, images.nbytes / 2**20
+
+
+def peak_beyond(warm_up, run):
+    """Most MiB that this process holds in `run()`, beyond what it holds after `warm_up()`."""
+    warm_up()  # compiles
     pathlib.Path("/proc/self/clear_refs").write_text("5")  # the peak begins here
     before = _status("VmRSS")
-    sweep(model, images, labels, count)
-    return (_status("VmHWM") - before) / 1024, images.nbytes / 2**20
+    run()
+    return (_status("VmHWM") - before) / 1024
 
 
 def _status(key):

@@ -75,6 +75,22 @@ def linear_model(scale, classifier_activation="softmax"):
     return model
 
 
+def noisy(model):
+    """The model behind a layer that adds noise at inference too, from a generator of its own."""
+    import keras
+
+    class Noise(keras.layers.Layer):
+        def __init__(self, **arguments):
+            super().__init__(**arguments)
+            self.generator = keras.random.SeedGenerator(3)
+
+        def call(self, x):
+            return x + 0.3 * keras.random.normal(keras.ops.shape(x), seed=self.generator)
+
+    with model.distribute_strategy.scope():
+        return keras.Sequential([keras.Input((2, 2, 3)), Noise(), model])
+
+
 def mirrored(replicas):
     """N replicas on N logical CPUs; this reduction lets one process use several N in turn."""
     import tensorflow as tf

@@ -1,6 +1,7 @@
 """What an audit measures: findings, accuracies example by example, and pictures."""
 
 import dataclasses
+import functools
 import time
 from typing import Any
 
@@ -28,6 +29,7 @@ from hr_keras.audit.result import (
     AuditRow,
 )
 from hr_keras.evaluation._chunks import evaluate, open_finished
+from hr_keras.evaluation._spread import RandomState, find_strategy, run_beside_workers
 
 
 def measure(
@@ -67,7 +69,9 @@ def measure(
 
     def find() -> list[dict[str, Any]]:
         seed, epsilon, norm = protocol.seed, protocol.epsilon, protocol.norm
+        random_state = RandomState(model)
         found = diagnostics.check(model, *first, epsilon, norm, bounds, batch_size, seed, others)
+        random_state.restore()  # as where findings are read from the file
         return list(map(dataclasses.asdict, found))
 
     def attack(chunk: Chunk) -> dict[str, np.ndarray]:
@@ -90,7 +94,8 @@ def measure(
         correct = results["correct"][:, at_epsilon]
         candidates.add(chunk, results["labels"], correct[:, 0] & ~correct.all(axis=1))
 
-    findings = find() if finished is None else finished.note("findings", find)
+    check = functools.partial(run_beside_workers, find, find_strategy(model, strategy))
+    findings = check() if finished is None else finished.note("findings", check)
     results = evaluate(attack, model, examples, batch_size, progress, finished, visit, strategy)
     by_epsilon = np.moveaxis(results["correct"], 0, -1)  # (ε, 1 + attacks, n)
     output = classifier_output(single_pass(model)[0])

@@ -1,5 +1,6 @@
 """The command line `hr-keras`: parse, plan, train and measure, then draw from what is saved."""
 
+import os
 import pathlib
 import re
 import sys
@@ -74,5 +75,8 @@ def main() -> None:
             message, code = "another worker ended. Run the same commands again to resume.", 1
         else:
             raise
-        print(f"hr-keras: {_make_printable(message)}", file=sys.stderr)
+        print(f"hr-keras: {_make_printable(message)}", file=sys.stderr, flush=True)
+        if type(error).__name__ == "UnavailableError":
+            sys.stdout.flush()
+            os._exit(code)  # a thread may still attack, and TensorFlow would wait for the worker
         sys.exit(code)

@@ -58,9 +58,9 @@ def run_experiment(
         training.from_chief(0, strategy)  # the folders exist
         folders = [RunFolder(run.path) for run in plan.runs]
         _train(console, folders, options.data_dir, jobs)
+        for folder in folders:  # in every worker: they share the examples
+            measure(folder)
         if is_chief:
-            for folder in folders:
-                measure(folder)
             text = write(folders)
             print_markdown(console, text)
             console.print()

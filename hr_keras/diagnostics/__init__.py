@@ -82,7 +82,8 @@ def check(
         model: A Keras classifier.
         images: Images inside `bounds`, floating point, shape `(n, ...)`, n ≥ 2; or a batched
             `tf.data.Dataset` or `keras.utils.PyDataset` of (images, labels). Of a dataset the
-            first 4·`batch_size` examples are checked: shuffle it if it is sorted by class.
+            first 4·`batch_size` examples are read and checked, no others: shuffle it if it is
+            sorted by class. What is wrong with later ones an evaluation says.
         labels: Class numbers `(n,)` or `(n, 1)`, or distributions `(n, classes)`. `None` for a
             dataset.
         epsilon: Size of the perturbation, in the units of the images; greater than 0. Must be

@@ -8,10 +8,11 @@ import numpy as np
 from hr_keras._core.attack_view import gather_inputs, split_inputs
 from hr_keras._core.checks import check_batch_size
 from hr_keras._core.compiled import compiled, in_batches
-from hr_keras._core.examples import KEYS, Examples, Keys, Preprocess, as_array
+from hr_keras._core.examples import KEYS, Chunk, Examples, Keys, Preprocess, as_array
 from hr_keras._core.logits import classifier_output
 from hr_keras.attacks._task import build_predict, check_labels
 from hr_keras.evaluation._chunks import show_progress
+from hr_keras.evaluation._spread import spread
 
 __all__ = ["confusion_matrix", "log_probabilities"]
 
@@ -80,6 +81,10 @@ def confusion_matrix(
     Rows are the classifier's decisions ŷ, columns the true classes y. "Semi-empirical": the
     images are a sample, but the decision is the whole softmax, not its largest entry alone.
 
+    Under a `tf.distribute` strategy that the model was built in, examples are spread over its
+    devices, with the same result. With several workers, every worker must make this call; if one
+    ends, the others raise a `tf.errors.UnavailableError` within a minute.
+
     Args:
         model: A Keras classifier.
         images: `(n, ...)` floating point, adversarial or not; or a batched
@@ -114,19 +119,23 @@ def confusion_matrix(
         ```
     """
     batch_size = check_batch_size(batch_size)
+
+    def add_up(chunk: Chunk) -> dict[str, np.ndarray]:
+        attacked, others = split_inputs(model, chunk.images)
+        _check_finite(attacked, chunk.first_index)
+        log_q = _log_probabilities(model, attacked, others, batch_size, not chunk.is_whole)
+        probabilities, classes = np.exp(log_q), log_q.shape[-1]
+        found = check_labels(chunk.labels, len(log_q), classes, chunk.first_index)
+        weights = np.eye(classes)[found] if found.ndim == 1 else found.astype("float64")
+        return {"sums": probabilities.T @ weights, "totals": weights.sum(axis=0)}
+
+    examples = Examples.of(gather_inputs(model, images), labels, preprocess, keys)
     sums: Any = 0.0
     totals: Any = 0.0
     with show_progress(progress) as show:
-        examples = Examples.of(gather_inputs(model, images), labels, preprocess, keys)
-        for chunk in examples.read(batch_size):
-            attacked, others = split_inputs(model, chunk.images)
-            _check_finite(attacked, chunk.first_index)
-            log_q = _log_probabilities(model, attacked, others, batch_size, not chunk.is_whole)
-            probabilities, classes = np.exp(log_q), log_q.shape[-1]
-            found = check_labels(chunk.labels, len(log_q), classes, chunk.first_index)
-            weights = np.eye(classes)[found] if found.ndim == 1 else found.astype("float64")
-            sums = sums + probabilities.T @ weights
-            totals = totals + weights.sum(axis=0)
+        for chunk, found in spread(add_up, examples.read(batch_size), model):
+            sums = sums + found["sums"]
+            totals = totals + found["totals"]
             show(chunk)
     with np.errstate(invalid="ignore"):
         matrix: np.ndarray = sums / totals

@@ -87,7 +87,8 @@ def robust_accuracy(
     numbers, the mean of 10 passes counts. One `attacks.WorstCase` of the attacks is cheaper.
 
     Under a `tf.distribute` strategy that the model was built in, examples are spread over its
-    devices, with the same results. With several workers, every worker must make this call.
+    devices, with the same results. With several workers, every worker must make this call; if one
+    ends, the others raise a `tf.errors.UnavailableError` within a minute.
 
     Args:
         model: A Keras classifier.

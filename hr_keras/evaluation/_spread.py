@@ -3,6 +3,9 @@
 A chunk is computed on one device as it would be on the only one, so that its results are the same
 bits. Threads call the same compiled code on their devices. Variables are read from the first
 replica.
+
+The threads of a process share the state of random layers. Chunks of a model that draws random
+numbers are therefore spread over processes only, and each begins with a state of its own.
 """
 
 import contextlib
@@ -20,7 +23,8 @@ from hr_keras import training
 from hr_keras._core.examples import Chunk
 from hr_keras._core.finished import Finished, Results, find_digest
 from hr_keras._core.logits import classifier_output
-from hr_keras.training.strategy import sum_over_workers
+from hr_keras.training._cluster import wait_beside_workers
+from hr_keras.training.strategy import find_other_workers, sum_over_workers
 
 _ERROR = "error"
 _here = threading.local()
@@ -33,6 +37,11 @@ class _Devices(NamedTuple):
     worker: int = 0
     workers: int = 1
     strategy: Any = None
+
+    @property
+    def others(self) -> list[str]:
+        """Addresses of the other workers."""
+        return [] if self.workers == 1 else find_other_workers(self.strategy)
 
 
 def spread(
@@ -56,14 +65,18 @@ def spread(
 
     Yields:
         Each chunk and its results, in order. The images of chunks of other workers are missing.
+
+    Raises:
+        tf.errors.UnavailableError: If another worker ends meanwhile.
     """
     devices = _find_devices(model, find_strategy(model, strategy))
     if finished is not None:
         _check_same(len(finished), devices)
     size = len(devices.names) * devices.workers
-    pool = ThreadPoolExecutor(len(devices.names)) if len(devices.names) > 1 else None
+    random_state = None if getattr(_here, "inside", False) else RandomState(model)
+    end = 0
     error: Exception | None = None  # other workers must hear of it
-    with pool or contextlib.nullcontext():
+    with _open_pool(len(devices.names) if size > 1 else 0) as pool:
         while True:
             round_of: list[tuple[Chunk, str, Results | None]] = []
             own: dict[int, Future[Results]] = {}
@@ -75,13 +88,13 @@ def spread(
                         chunk = chunk._replace(images=chunk.images[:0].copy())
                     elif known is None:
                         name = devices.names[position // devices.workers]
-                        own[position] = _compute(function, chunk, name, pool)
+                        own[position] = _compute(function, chunk, name, pool, random_state)
                     round_of.append((chunk, digest, known))
             except Exception as caught:
                 error = caught
             found = _exchange(own, devices, error)
             if not round_of:
-                return
+                break
             for position, (chunk, digest, known) in enumerate(round_of):
                 results = found.get(position) if known is None else known
                 if results is None:
@@ -95,6 +108,58 @@ def spread(
                 except OSError as caught:  # of the chief, which alone writes
                     error = caught
                 yield chunk, results
+                end = chunk.first_index + len(chunk.labels)
+    if random_state is not None:
+        random_state.set(end)  # the next evaluation draws other numbers
+
+
+def run_beside_workers(function: Callable[[], Any], strategy: Any) -> Any:
+    """Returns what a function returns, unless another worker of the strategy ends meanwhile.
+
+    Raises:
+        tf.errors.UnavailableError: If one ends.
+    """
+    if strategy is None or not (others := find_other_workers(strategy)):
+        return function()
+    with _open_pool(1) as pool:
+        work = pool.submit(function)
+        wait_beside_workers([work], others)
+        return work.result()
+
+
+@contextlib.contextmanager
+def _open_pool(threads: int) -> Iterator[Any]:
+    """Opens a pool of threads, `None` of no threads. An error does not wait for their work."""
+    if threads == 0:
+        yield None
+        return
+    pool = ThreadPoolExecutor(threads)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+class RandomState:
+    """State of a model's random layers, made of that at first and of the index of an example."""
+
+    def __init__(self, model: keras.Model) -> None:
+        variables = getattr(model, "non_trainable_variables", ())
+        states = [one for one in variables if one.name == "seed_generator_state"]
+        if not (states and model.built and classifier_output(model).is_random):
+            states = []  # such as those of dropout, for training
+        self._states = [(state, keras.ops.convert_to_numpy(state)) for state in states]
+
+    def set(self, index: int) -> None:
+        """Makes the state with which the chunk that begins at an example is computed."""
+        for state, first in self._states:
+            entropy = [*(int(number) % 2**32 for number in first), index]
+            state.assign(np.random.SeedSequence(entropy).generate_state(2).astype(first.dtype))
+
+    def restore(self) -> None:
+        """Makes the state at first."""
+        for state, first in self._states:
+            state.assign(first)
 
 
 def find_strategy(model: keras.Model, strategy: Any = None) -> Any:
@@ -108,9 +173,8 @@ def _find_devices(model: keras.Model, strategy: Any) -> _Devices:
     inside = getattr(_here, "inside", False)
     if inside or strategy is None or strategy.num_replicas_in_sync < 2:
         return _Devices()
-    if classifier_output(model).is_random:  # its random numbers depend on the passes before
-        return _Devices()
-    names = tuple(strategy.extended.worker_devices)
+    is_random = classifier_output(model).is_random
+    names = (None,) if is_random else tuple(strategy.extended.worker_devices)
     return _Devices(names, *training.find_worker(strategy), strategy)
 
 
@@ -119,11 +183,14 @@ def _compute(
     chunk: Chunk,
     device: str | None,
     pool: ThreadPoolExecutor | None,
+    random_state: RandomState | None,
 ) -> Future[Results]:
     import tensorflow as tf
 
     def run() -> Results:
         before, _here.inside = getattr(_here, "inside", False), True
+        if random_state is not None:
+            random_state.set(chunk.first_index)
         try:
             with tf.device(device) if device else contextlib.nullcontext():
                 return function(chunk)
@@ -147,7 +214,10 @@ def _exchange(
 
     Raises:
         Exception: `error`, or that of a result; in the other workers a ValueError that says so.
+        tf.errors.UnavailableError: If another worker has ended.
     """
+    if error is None:
+        wait_beside_workers(own.values(), devices.others)
     arrays: dict[str, np.ndarray] = {}
     try:
         if error is not None:
@@ -183,14 +253,13 @@ def _exchange(
 
 def _gather(content: bytes, devices: _Devices) -> list[bytes]:
     """Returns what each worker has given to this call."""
-    row = np.frombuffer(content, "uint8")
     sizes = np.zeros(devices.workers, "int64")
-    sizes[devices.worker] = len(row)
+    sizes[devices.worker] = len(content)
     sizes = sum_over_workers(sizes, devices.strategy)
-    table = np.zeros((devices.workers, int(sizes.max())), "int64")
-    table[devices.worker, : len(row)] = row
-    table = sum_over_workers(table, devices.strategy)
-    return [line[:size].astype("uint8").tobytes() for line, size in zip(table, sizes, strict=True)]
+    table = np.zeros((devices.workers, -(-int(sizes.max()) // 4)), "uint32")
+    table[devices.worker].view("uint8")[: len(content)] = np.frombuffer(content, "uint8")
+    table = sum_over_workers(table.astype("int64"), devices.strategy).astype("uint32")
+    return [line.tobytes()[:size] for line, size in zip(table, sizes, strict=True)]
 
 
 def _check_same(count: int, devices: _Devices) -> None:

@@ -86,7 +86,8 @@ def sweep(
     A second call with the same model, objectives and batch shape compiles nothing.
 
     Under a `tf.distribute` strategy that the model was built in, examples are spread over its
-    devices, with the same results. With several workers, every worker must make this call.
+    devices, with the same results. With several workers, every worker must make this call; if one
+    ends, the others raise a `tf.errors.UnavailableError` within a minute.
 
     Args:
         model: A Keras classifier.

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from hr_keras import datasets, evaluation
+from hr_keras import datasets, evaluation, training
 from hr_keras._core import information
 from hr_keras._core.checks import check_epsilons
 from hr_keras.attacks import FGSM
@@ -206,7 +206,9 @@ def measure_attack(
 ) -> None:
     """Attacks the trained models of a run folder, and adds the accuracies to their results.
 
-    A model whose result has this attack at this ε on as many examples is not attacked again.
+    A model whose result has this attack at this ε on as many examples is not attacked again. The
+    devices of the protocol's strategy share the examples. With several workers all of them must
+    make this call, and the chief writes.
 
     Args:
         folder: A run folder whose models are trained.
@@ -223,13 +225,19 @@ def measure_attack(
     sizes = check_epsilons(tuple(epsilons) or folder.protocol.epsilons)
     if epsilons and min(sizes) <= 0:
         raise ValueError(f"The size of an attack must be greater than 0. Received: {epsilons}")
-    for result in folder.results():
+    strategy = training.get_strategy(folder.protocol.strategy)
+    training.from_chief(0, strategy)  # the chief has written all results
+    results = folder.results()
+    training.from_chief(0, strategy)  # all have read them
+    for result in results:
         size = result.accuracies[0].examples
         count = min(examples or size, size)
         known = {(one.attack, one.examples, one.epsilon) for one in result.accuracies}
         missing = [one for one in sizes if one > 0 and (attack, count, one) not in known]
         if missing:
-            folder.write_result(_add_attack(folder, result, attack, count, missing, data_dir))
+            found = _add_attack(folder, result, attack, count, missing, data_dir)
+            if training.is_chief(strategy):
+                folder.write_result(found)
 
 
 def _add_attack(
@@ -241,7 +249,8 @@ def _add_attack(
     data_dir: str | pathlib.Path | None,
 ) -> Result:
     protocol = folder.protocol
-    model = load_trained_model(folder, result.method, result.realization)
+    with training.get_strategy(protocol.strategy).scope():
+        model = load_trained_model(folder, result.method, result.realization)
     data = datasets.load(protocol.dataset, protocol.validation, result.seed, data_dir)
     images, labels = (array[:examples] for array in data.test)
     known = {(one.attack, one.examples) for one in result.accuracies}

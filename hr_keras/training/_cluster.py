@@ -5,6 +5,12 @@ import json
 import socket
 import sys
 import time
+from collections.abc import Collection, Iterable
+from concurrent import futures
+from typing import Any
+
+# Seconds between two looks at the other workers, and after which a silent one counts as ended.
+LOOK, SILENCE = 5.0, 15.0
 
 
 def check_cluster(tf_config: str | None) -> tuple[list[str], str]:
@@ -66,6 +72,29 @@ def wait_for_workers(workers: list[str], own: str, seconds: float) -> None:
                 who, told = ", ".join(missing), True
                 print(f"Waiting up to {seconds:g} seconds for {who}", file=sys.stderr, flush=True)
             time.sleep(0.2)
+
+
+def wait_beside_workers(work: Collection[futures.Future[Any]], others: Iterable[str]) -> None:
+    """Waits for work of this process while the other workers answer at their addresses.
+
+    TensorFlow tells that a worker has ended only where the workers exchange numbers.
+
+    Args:
+        work: What this process computes in other threads.
+        others: Addresses of the other workers, `"host:port"`.
+
+    Raises:
+        tf.errors.UnavailableError: If one does not answer any more; it is named.
+    """
+    heard = dict.fromkeys(others, time.monotonic())
+    while futures.wait(work, LOOK if heard else None).not_done:
+        heard |= {address: time.monotonic() for address in heard if _answers(address)}
+        for address, last in heard.items():
+            if time.monotonic() - last > SILENCE:
+                import tensorflow as tf
+
+                message = f"Worker {address} ended: it does not answer any more."
+                raise tf.errors.UnavailableError(None, None, message)
 
 
 def _answers(address: str) -> bool:

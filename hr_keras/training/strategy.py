@@ -213,11 +213,25 @@ def find_worker(strategy: "tf.distribute.Strategy") -> tuple[int, int]:
     """
     if not is_multi_worker(strategy):
         return 0, 1
+    workers, number = _find_cluster(strategy)
+    return number, len(workers)
+
+
+def find_other_workers(strategy: "tf.distribute.Strategy") -> list[str]:
+    """Returns the addresses of the other workers of a strategy, `"host:port"`; may be none."""
+    if not is_multi_worker(strategy):
+        return []
+    workers, number = _find_cluster(strategy)
+    return workers[:number] + workers[number + 1 :]
+
+
+def _find_cluster(strategy: "tf.distribute.Strategy") -> tuple[list[str], int]:
+    """Returns the addresses of all workers, the chief's first, and the place of this one."""
     resolver = strategy.cluster_resolver
     tasks = resolver.cluster_spec().as_dict()
-    chiefs = len(tasks.get("chief", ()))
-    before = chiefs if resolver.task_type == "worker" else 0
-    return before + int(resolver.task_id), chiefs + len(tasks.get("worker", ()))
+    chiefs = tasks.get("chief", [])
+    before = len(chiefs) if resolver.task_type == "worker" else 0
+    return [*chiefs, *tasks.get("worker", [])], before + int(resolver.task_id)
 
 
 def _sum_over_workers(number: int, strategy: "tf.distribute.Strategy") -> int:

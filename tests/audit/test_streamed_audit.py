@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import linear_model
+from conftest import linear_model, noisy
 
 from hr_keras import audit, evaluation
 from hr_keras._core import examples as examples_module
@@ -52,6 +52,17 @@ def test_an_audit_of_a_dataset_is_that_of_its_arrays(checked):
         audit.audit(model, soft, **options)
     with pytest.raises(ValueError, match="`epsilon` must be a finite number"):
         audit.audit(model, dataset)
+
+
+def test_checks_do_not_change_the_random_numbers_of_the_attacks(monkeypatch):
+    """An audit that resumes does not check again."""
+    results = []
+    for passes in (0, 3):
+        check = lambda model, images, *_, n=passes: [model(images) for _ in range(n)][:0]  # noqa: E731
+        monkeypatch.setattr(measure.diagnostics, "check", check)
+        options = {"epsilon": 0.1, "attacks": "fgsm", "batch_size": 8}
+        results.append(audit.audit(noisy(linear_model(1.0)), *data(60), **options).rows)
+    assert results[0] == results[1]
 
 
 def test_the_examples_to_show_are_the_first_of_each_class_then_the_first_of_the_others():

@@ -1,11 +1,13 @@
 import numpy as np
 import pytest
+import tensorflow as tf
 from saved_results import make_folder, make_result
 from test_evaluation import counted, counting_model
 from test_evaluation import data as counted_data
 
 from hr_keras import datasets, error_bounds, evaluation, metrics
-from hr_keras.attacks import FGSM
+from hr_keras._core import examples as examples_module
+from hr_keras.attacks import FGSM, Noise
 from hr_keras.experiments import measure
 from hr_keras.experiments.protocol import from_preset
 from hr_keras.experiments.result import Accuracy
@@ -96,3 +98,19 @@ def test_a_stronger_attack_is_made_once_at_each_size(cnn, digits, tmp_path, monk
     ]
     with pytest.raises(ValueError, match="greater than 0"):
         measure.measure_attack(folder, "noise", 20, epsilons=(0.0,))
+
+
+def test_the_devices_of_the_strategy_share_a_stronger_attack(cnn, tmp_path, monkeypatch):
+    clean, used, attempt = Accuracy("test", "none", "none", 0.0, 1000, 0.9), set(), Noise.attempt
+    protocol = {"dataset": "mnist10k", "strategy": "mirrored"}
+    folder = make_folder(tmp_path, [make_result("ce", 0, [clean])], **protocol)
+    cnn.save(folder.model_path("ce", 0))
+
+    def recording(*arguments):
+        used.add(tf.identity(0.0).device)
+        return attempt(*arguments)
+
+    monkeypatch.setattr(Noise, "attempt", recording)
+    monkeypatch.setattr(examples_module, "CHUNK", 1)  # 256 examples
+    measure.measure_attack(folder, "noise", 300, epsilons=(0.1,))
+    assert len(used) == 2

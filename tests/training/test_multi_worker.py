@@ -17,6 +17,7 @@ from processes import environment, output_of
 
 from hr_keras import HRLoss, datasets, training
 from hr_keras.attacks import PGD
+from hr_keras.experiments.measure import measure_attack
 from hr_keras.experiments.protocol import from_preset
 from hr_keras.experiments.run_folder import RunFolder
 from hr_keras.experiments.train import train_folder
@@ -213,7 +214,7 @@ def test_the_loop_refuses_what_it_cannot_train():
         multi_worker.fit(keras.Sequential([keras.Input((6,)), keras.layers.Dense(4)]), dataset)
 
 
-def two_workers(*arguments, folder):
+def two_workers(*arguments, folder, codes=(0, 0)):
     """`python *arguments` in two processes on this machine; what each has printed."""
     sockets = [socket.socket() for _ in range(2)]
     for opened in sockets:
@@ -231,12 +232,12 @@ def two_workers(*arguments, folder):
                     [sys.executable, *map(str, arguments)], env=variables, stdout=out, stderr=out
                 )
             processes.append(process)
-        codes = [process.wait(timeout=600) for process in processes]
+        ended = [process.wait(timeout=600) for process in processes]
     finally:
         for process in processes:
             process.kill()
     printed = [(folder / f"worker-{index}.out").read_text() for index in range(2)]
-    assert codes == [0, 0], printed
+    assert ended == list(codes), printed
     return printed
 
 
@@ -302,12 +303,13 @@ def test_a_table_by_two_workers_is_that_of_one_process(tmp_path):
     chief, other = two_workers(
         "-c", "from hr_keras.cli import main; main()", "table", "--data", two.dataset,
         "--epochs", 1, "--realizations", 1, "--strategy", two.strategy,
-        "--output", tmp_path / "two", folder=tmp_path,
+        "--attack", "pgd", "--attack-epsilon", 0.1, "--output", tmp_path / "two", folder=tmp_path,
     )  # fmt: skip
     assert "Attacked exactly" in chief
     assert other == ""
     plan = dataclasses.replace(two, strategy="none")
     train_folder(RunFolder.create(tmp_path / "one", plan))
+    measure_attack(RunFolder(tmp_path / "one"), "pgd", epsilons=(0.1,))
     stems = ("table", "differences", "confidence")
     tables = {f"{stem}.{end}" for stem in stems for end in ("md", "csv", "tex")}
     tables |= {"figure.png", "figure.svg", "report.html"}
