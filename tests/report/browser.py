@@ -14,16 +14,17 @@ needs_chromium = pytest.mark.skipif(
 _POLICY = re.compile(r'<meta http-equiv="Content-Security-Policy"[^>]*>')
 
 
-def run_chromium(path, profile, *options):
+def run_chromium(path, profile, *options, real_time=False):
+    """In real time the page is read as soon as it is loaded; else its clock jumps ahead."""
+    clock = [] if real_time else ["--virtual-time-budget=20000"]
     return subprocess.run(
         ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr",
-         f"--user-data-dir={profile}", "--virtual-time-budget=20000", "--dump-dom", *options,
-         path.as_uri()],
+         f"--user-data-dir={profile}", *clock, "--dump-dom", *options, path.as_uri()],
         capture_output=True, text=True, check=True, timeout=240,
     )  # fmt: skip
 
 
-def evaluate(page, folder, script, width=1400, dark=False):
+def evaluate(page, folder, script, width=1400, dark=False, real_time=False):
     """What `script`, the body of an async function, returns in a page without its policy."""
     text, count = _POLICY.subn("", page.read_text())
     assert count == 1
@@ -34,6 +35,7 @@ def evaluate(page, folder, script, width=1400, dark=False):
     copy = folder / "with_script.html"
     copy.write_text(text.replace("</body>", f"{code}</body>"))
     colours = f"--blink-settings=preferredColorScheme={0 if dark else 1}"
-    found = run_chromium(copy, folder / "profile", f"--window-size={width},900", colours)
+    size = f"--window-size={width},900"
+    found = run_chromium(copy, folder / "profile", size, colours, real_time=real_time)
     (answer,) = re.findall(r"<title>FOUND(.*?)</title>", found.stdout, re.DOTALL)
     return json.loads(html.unescape(answer))
