@@ -100,6 +100,23 @@ def test_values_under_the_pointer_are_those_of_the_file(page, tmp_path):
     assert found["overflow"] <= 0, json.dumps(found)
 
 
+PRINTED = """
+  for (const rule of document.styleSheets[0].cssRules) {
+    if (rule.media?.mediaText === 'print') rule.media.mediaText = 'all';
+  }
+  const width = 718;
+  document.body.style.width = `${width}px`;
+  return [...document.querySelectorAll('main table')]
+    .filter((one) => one.checkVisibility() && one.offsetWidth > width)
+    .map((one) => one.caption.textContent);
+"""
+
+
+def test_no_table_is_cut_on_paper(page, tmp_path):
+    """A4 is 210 mm wide, with Chromium's margins 718 CSS pixels."""
+    assert evaluate(page, tmp_path, PRINTED) == []
+
+
 USE = """
   const ready = performance.now(); // since the navigation began; the script of the page has run
   const [slider] = document.querySelectorAll('.chosen input');
