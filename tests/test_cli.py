@@ -247,6 +247,8 @@ def test_an_audit_from_one_command(saved, tmp_path):
     result = invoke("audit", *options, "--output", folder)
     assert result.exit_code == 0, result.output
     assert "Accuracy at ε = 0.05" in result.output
+    assert f"More in {folder / 'report.html'}" in result.output
+    assert "Protocol" not in result.output
     assert {path.name for path in folder.iterdir()} == {
         "audit.json", "audit.md", "model_card.md", "curve.png", "curve.svg", "pictures.png",
         "pictures.svg", "report.html",

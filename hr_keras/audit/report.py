@@ -1,5 +1,6 @@
 """An audit as text and figures, from its result alone."""
 
+import collections
 import math
 import re
 import textwrap
@@ -36,6 +37,21 @@ def format_audit(result: AuditResult) -> str:
     """Returns accuracy, findings, protocol and versions as Markdown."""
     title = f"# Audit of {plain_text(find_name(result))}"
     sections = [title, summarize(result), *format_accuracies(result), *format_details(result)]
+    return "\n\n".join(sections) + "\n"
+
+
+def format_brief(result: AuditResult) -> str:
+    """Returns what a terminal shows, Markdown: accuracy, and the findings that are not ok."""
+    found = tuple(one for one in result.findings if one.verdict in ("fault", "warning"))
+    counts = collections.Counter(one.verdict for one in result.findings)
+    sections = [
+        f"# Audit of {plain_text(find_name(result))}",
+        summarize(result),
+        *format_accuracies(result),
+        "Checks: " + ", ".join(f"{counts[v]} {v}" for v in _VERDICTS if counts[v]) + ".",
+    ]
+    if found:
+        sections += ["## Findings", _format_findings(found)]
     return "\n\n".join(sections) + "\n"
 
 

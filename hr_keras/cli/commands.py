@@ -244,6 +244,7 @@ def audit(
 
     from hr_keras import audit as audits
     from hr_keras import training
+    from hr_keras.audit.report import format_brief
     from hr_keras.cli.markdown import print_markdown
 
     attacks = tuple(map(get_value, attack or ())) or audits.ATTACKS
@@ -262,11 +263,12 @@ def audit(
         else:
             raise ValueError("A model file to audit, or the folder of an audit, must be given.")
         if training.is_chief(devices):
-            text = audits.write_audit(folder, result)
+            audits.write_audit(folder, result)
             console = Console()
-            print_markdown(console, text)
-            console.print(f"\nText, pictures, model_card.md and audit.json: {folder}", markup=False)
-            print_page(console, folder)
+            print_markdown(console, format_brief(result))
+            console.print()
+            print_page(console, folder, words="More in")
+            console.print(f"Text, pictures, model_card.md and audit.json: {folder}", markup=False)
         training.from_chief(0, devices)  # a worker that ends earlier would end the chief too
 
 

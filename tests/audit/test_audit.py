@@ -11,6 +11,7 @@ from conftest import linear_model
 from keras import layers
 
 from hr_keras import audit, evaluation
+from hr_keras._core.finding import Finding
 from hr_keras._core.rendering import render_figure
 from hr_keras.attacks.worst_case import ATTACK_NAMES
 from hr_keras.audit import measure, pictures, report, run
@@ -164,6 +165,19 @@ def test_text_from_a_model_is_shown_as_it_stands(result):
     assert "<img" not in text.replace("\\<img", "")
     assert text.splitlines()[0].startswith("# Audit of \\<img src=x\\>")
     assert render_figure(report.draw_curve(result, r"$\frac{x \x1b $"))  # no formula
+
+
+def test_a_terminal_shows_accuracies_and_what_is_not_ok(result):
+    verdicts = ("fault", "ok", "warning", "not applicable", "ok")
+    findings = tuple(
+        Finding(f"check_{k}", 0.0, 1.0, verdict, "", "") for k, verdict in enumerate(verdicts)
+    )
+    text = report.format_brief(dataclasses.replace(result, findings=findings))
+    assert text.count("check_0") == text.count("check_2") == 2  # in the summary and in the table
+    assert not [k for k in (1, 3, 4) if f"check_{k}" in text]
+    assert "Checks: 1 fault, 1 warning, 2 ok, 1 not applicable." in text
+    assert "| worst case" in text.replace("*", "")
+    assert "![" not in text
 
 
 def test_where_nothing_is_fooled_there_is_no_picture(model):

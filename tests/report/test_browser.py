@@ -9,6 +9,7 @@ import axe_core_python
 import pytest
 from browser import evaluate, needs_chromium, run_chromium
 from html_page import Page
+from long_run import make_long_run
 from saved_results import HOSTILE, make_audit
 
 from hr_keras import audit, report
@@ -133,11 +134,12 @@ USE = """
 
 
 @pytest.mark.slow
-def test_the_page_of_a_long_run_is_soon_ready(long_page, tmp_path):
+def test_the_page_of_a_long_run_is_soon_ready(tmp_path):
     """The aim is one second; five hold on a machine that does other work."""
-    found = evaluate(long_page, tmp_path, USE, real_time=True)
+    page = report.write_report(make_long_run(tmp_path / "run"))
+    found = evaluate(page, tmp_path, USE, real_time=True)
     times = {name: f"{found[name]:.0f} ms" for name in ("ready", "answered")}
-    print(times, f"{long_page.stat().st_size / 1e6:.2f} MB")
+    print(times, f"{page.stat().st_size / 1e6:.2f} MB")
     assert found["epoch"] == "100"
     assert found["before"] != found["after"]
     assert found["height"] > 2000

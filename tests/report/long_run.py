@@ -1,21 +1,16 @@
-"""The page of a long run, for the test of its size and that of its speed."""
+"""A run of 1,000 epochs and five realizations: that of all of MNIST, with noise."""
 
 import dataclasses
 import pathlib
 
 import numpy as np
-import pytest
 
-from hr_keras import report
 from hr_keras.experiments.run_folder import RunFolder
 
 PAPER = pathlib.Path(__file__).parents[2] / "results" / "mnist" / "paper"
 
 
-@pytest.fixture(scope="session")
-def long_page(tmp_path_factory):
-    """1,000 epochs, five realizations: those of all of MNIST, with noise."""
-    path = tmp_path_factory.mktemp("long") / "run"
+def make_long_run(path):
     source = RunFolder(PAPER)
     folder = RunFolder.create(path, dataclasses.replace(source.protocol, realizations=5))
     generator = np.random.default_rng(0)
@@ -30,4 +25,4 @@ def long_page(tmp_path_factory):
             folder.write_result(
                 dataclasses.replace(result, realization=realization, seed=seed, history=history)
             )
-    return report.write_report(path)
+    return path
