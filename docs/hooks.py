@@ -68,8 +68,12 @@ def on_config(config):
 
 
 def format_formula(source, *arguments, **options):
-    """A fenced block of LaTeX as MathML, which browsers draw without a script."""
-    return converter.convert(source.strip(), display="block")
+    """A fenced block of LaTeX as MathML, which browsers draw without a script.
+
+    Where it is too wide, it scrolls, and not the page.
+    """
+    formula = converter.convert(source.strip(), display="block")
+    return f'<div style="overflow-x: auto" tabindex="0">{formula}</div>'
 
 
 def on_files(files, config):
@@ -144,6 +148,10 @@ def write_notebook(notebook):
 
 
 def write_command_line():
-    """A page with all options of all commands, as typer describes them."""
+    """A page with all options of all commands, as typer describes them; no sentence is cut off."""
     command = ("-m", "typer", "hr_keras.cli", "utils", "docs", "--name", "hr-keras")
-    return subprocess.check_output([sys.executable, *command], cwd=ROOT, text=True)
+    text = subprocess.check_output([sys.executable, *command], cwd=ROOT, text=True)
+    whole = dict(re.findall(r"^## `hr-keras (\S+)`\n\n(.+)", text, re.MULTILINE))
+    return re.sub(
+        r"^\* `(\S+)`: .*\.\.\.$", lambda m: f"* `{m[1]}`: {whole[m[1]]}", text, flags=re.MULTILINE
+    )

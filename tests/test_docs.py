@@ -240,6 +240,14 @@ def test_the_tour_opens_in_colab_where_the_repository_has_an_address(monkeypatch
     assert text.count("/github/someone/something/blob/main/examples/tour.ipynb)") == 1
 
 
+def test_the_list_of_commands_has_whole_sentences():
+    pytest.importorskip("mkdocs", reason="needs the extra docs")
+    text = runpy.run_path(str(ROOT / "docs" / "hooks.py"))["write_command_line"]()
+    listed = re.findall(r"^\* `\w[\w-]*`: (.*)", text.partition("## `")[0], re.MULTILINE)
+    assert len(listed) == len(typer.main.get_command(cli.app).commands)
+    assert all(re.search(r"\w\.?$", line) for line in listed), listed
+
+
 @pytest.fixture(scope="module")
 def reference():
     """The reference of the site as text without tags."""
@@ -279,3 +287,9 @@ def test_the_site_asks_no_other_server_for_anything(reference):
         text = path.read_text()
         assert not re.findall(r'<(?:script|img|iframe)[^>]*\ssrc="?https?:', text), path
         assert not re.findall(r'<link[^>]*rel="?stylesheet"?[^>]*href="?https?:', text), path
+
+
+@pytest.mark.slow
+def test_a_wide_formula_scrolls_and_not_its_page(reference):
+    text = (SITE / "loss" / "index.html").read_text()
+    assert text.count("<math ") == text.count('overflow-x: auto" tabindex="0"><math ') > 0

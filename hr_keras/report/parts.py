@@ -90,7 +90,7 @@ def list_values(values: Mapping[str, str]) -> pd.DataFrame:
     """Returns a table of names and values, text from outside, without those that are empty."""
     given = {name: value for name, value in values.items() if value}
     lines = {
-        "name": [plain_text(name.replace("_", " ")) for name in given],
+        "name": [plain_text(name) for name in given],
         "value": [plain_text(value) for value in given.values()],
     }
     return pd.DataFrame(lines)

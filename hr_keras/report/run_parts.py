@@ -161,7 +161,7 @@ def _make_protocol(folders: list[RunFolder]) -> Document:
         join_sections(
             "# Protocol and versions",
             "## Protocol",
-            list_values({name: _join(value) for name, value in protocol.items()}),
+            list_values({k.replace("_", " "): _join(value) for k, value in protocol.items()}),
             "## Versions",
             list_values(versions),
             *map(describe_versions, folders),

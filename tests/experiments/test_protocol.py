@@ -167,7 +167,7 @@ def test_learning_rates_may_be_a_mapping():
 def test_what_differs_from_the_paper_is_said():
     rates = {"hr": 0.5, "ce": 0.001, "gce": 3.0}
     protocol = from_preset("paper-mnist", learning_rates=rates)
-    assert describe_changes(protocol) == "learning rate of HR 0.5 for 0.001"
+    assert describe_changes(protocol) == "learning rate of HR 0.5 (paper: 0.001)"
     assert "ε rises over the first 300 steps" not in describe_protocol(protocol)
     robust = dataclasses.replace(protocol, methods=("pgd_at",))
     assert "ε rises over the first 300 steps" in describe_protocol(robust)

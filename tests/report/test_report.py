@@ -73,6 +73,8 @@ def test_committed_results_as_a_page_without_tensorflow(tmp_path):
     page = check_page(text)
     assert "FGSM as published and exact agree at ε = 0.25 : CE .044, HR .099." in page.text
     assert len([one for one in page.find("span") if one.get("role") == "img"]) == 4
+    assert "hr_keras 0.1.0 keras 3." in page.text  # the table of versions
+    assert "batch size 100" in page.text
     assert set(page.downloads()) == {
         "verdict.csv", "table.csv", "differences.csv", "convergence.csv", "curves.csv",
         "confusion.csv", "confusion_matrices.csv", "confidence.csv", "protocol.json",

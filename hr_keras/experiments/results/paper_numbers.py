@@ -51,13 +51,13 @@ def describe_changes(protocol: Protocol) -> str:
         "mean_image", "realizations", "label_noise",
     )  # fmt: skip
     changes = [
-        f"{name.replace('_', ' ')} {getattr(protocol, name)} for {getattr(preset, name)}"
+        f"{name.replace('_', ' ')} {getattr(protocol, name)} (paper: {getattr(preset, name)})"
         for name in names
         if getattr(protocol, name) != getattr(preset, name)
     ]
     own = dict(protocol.learning_rates)
     changes += [
-        f"learning rate of {get_method(name).label} {own[name]} for {preset.learning_rate}"
+        f"learning rate of {get_method(name).label} {own[name]} (paper: {preset.learning_rate})"
         for name in ("ce", "hr")
         if own.get(name, preset.learning_rate) != preset.learning_rate
     ]
