@@ -93,10 +93,11 @@ class _Renderer:
         # A wide table scrolls, with the keyboard too.
         self._tables += 1
         label = f"table-{self._tables}"
-        return Markup(
-            '<div class="scroll" role="group" tabindex="0" aria-labelledby="{}">'
-            '<table><caption id="{}">{}</caption>\n'
-        ).format(label, label, env["caption"])
+        # A plain string: markdown-it-py 3 adds to it, and `Markup` would escape what follows.
+        return (
+            f'<div class="scroll" role="group" tabindex="0" aria-labelledby="{label}">'
+            f'<table><caption id="{label}">{escape(env["caption"])}</caption>\n'
+        )
 
     def _table_close(self, tokens: Any, index: int, options: Any, env: Any) -> str:
         return "</table></div>\n"

@@ -17,6 +17,7 @@ from hr_keras._core.rendering import ROUTE_LABELS
 from hr_keras.experiments.result import Accuracy, Confusion
 from hr_keras.experiments.results import accuracy_table
 from hr_keras.experiments.run_folder import RunFolder
+from hr_keras.report.page import _Renderer
 
 QUICK = pathlib.Path(__file__).parents[2] / "results" / "mnist10k" / "quick"
 
@@ -142,6 +143,13 @@ def test_an_audit_shows_its_findings_with_thresholds_and_sources(tmp_path):
     assert json.loads(page.downloads()["audit.json"]) == json.loads(make_audit().to_json())
     alts = [one["aria-label"] for one in page.find("span") if one.get("role") == "img"]
     assert any("0 → 2" in alt for alt in alts)
+
+
+def test_what_a_table_begins_with_escapes_its_caption_and_nothing_else():
+    """markdown-it-py 3 adds strings to what a rule returns."""
+    begin = _Renderer()._table_open([], 0, {}, {"caption": "a < b"})
+    assert begin.endswith("a &lt; b</caption>\n")
+    assert type(begin) is str
 
 
 def test_hostile_names_stay_text(tmp_path):
