@@ -105,7 +105,8 @@ def list_combinations(matrix):
 
 def test_the_matrix_has_every_python_with_the_lowest_and_the_newest_versions(setup):
     matrix = read_jobs(ROOT / ".github/workflows/tests.yml")["tests"]["strategy"]["matrix"]
-    jobs = {(job["python"], job["versions"]): job["pins"] for job in list_combinations(matrix)}
+    combinations = list_combinations(matrix)
+    jobs = {(job["python"], job["versions"]): job["pins"] for job in combinations}
     pythons = find_pythons(setup)
     assert set(jobs) == set(itertools.product(pythons, ("lowest", "newest")))
     assert setup["options"]["python_requires"] == f">={pythons[0]}"
@@ -115,6 +116,12 @@ def test_the_matrix_has_every_python_with_the_lowest_and_the_newest_versions(set
         # TensorFlow 2.20 is the first with wheels for Python 3.13.
         lowest = "2.20" if python == "3.13" else tensorflow
         assert jobs[python, "lowest"] == f"keras=={keras} tensorflow=={lowest}.*"
+    # What has no compiled part has a wheel for each Python.
+    others = {job.get("others") for job in combinations if job["versions"] == "lowest"}
+    (pins,) = ([pin.split("==") for pin in one.split()] for one in others)
+    assert {"filelock", "markdown-it-py"} <= {name for name, _ in pins}
+    assert all(version == find_lowest(setup, name) for name, version in pins)
+    assert not [job for job in combinations if job["versions"] == "newest" and "others" in job]
 
 
 def test_only_a_tag_publishes_and_without_a_password():

@@ -43,7 +43,7 @@ def format_audit(result: AuditResult) -> str:
 def format_brief(result: AuditResult) -> str:
     """Returns what a terminal shows, Markdown: accuracy, and the findings that are not ok."""
     found = tuple(one for one in result.findings if one.verdict in ("fault", "warning"))
-    counts = collections.Counter(one.verdict for one in result.findings)
+    counts: collections.Counter[str] = collections.Counter(one.verdict for one in result.findings)
     sections = [
         f"# Audit of {plain_text(find_name(result))}",
         summarize(result),
