@@ -259,7 +259,7 @@ def compare_to_ce(folder, method, attack, through, epsilon):
     return judge(found.loc[method], ("better", "worse"))
 
 
-def gradient_ratio(folder):
+def gradient_ratio(folder, with_interval=True):
     """How many times longer the gradient of HR is than that of CE while CE trains."""
     if not is_measured(folder, "comparison.md"):
         return NOT_MEASURED
@@ -267,6 +267,8 @@ def gradient_ratio(folder):
     if ("ce", "all") not in found.index:
         return NOT_MEASURED
     one = found.loc[("ce", "all")]
+    if not with_interval:
+        return f"{one['ratio']:.2f}"
     return format_interval(one["ratio"], one["low"], one["high"], "{:.2f}".format)
 
 
