@@ -44,6 +44,7 @@ FOLDERS = {
     "rates": "results/mnist10k/learning_rates",
     "step": "results/mnist10k/step",
     "noise": "results/mnist10k/label_noise",
+    "noise_same_rate": "results/mnist10k/label_noise_same_rate",
     "fashion_rates": "results/fashion_mnist/learning_rates",
     "fashion": "results/fashion_mnist/methods",
 }
