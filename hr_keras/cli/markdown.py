@@ -22,7 +22,8 @@ def print_markdown(console: Console, text: str) -> None:
 class _Table(TableElement):
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         for table in cast("Iterator[Table]", super().__rich_console__(console, options)):
-            table.box, table.pad_edge, table.collapse_padding = box.SIMPLE, False, True
+            table.box, table.show_edge = box.SIMPLE, False
+            table.pad_edge, table.collapse_padding = False, True
             columns = [_texts(column) for column in table.columns]
             left = options.max_width - _BESIDE_COLUMN * len(columns)
             widths = _find_widths(columns, left)

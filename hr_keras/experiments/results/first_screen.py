@@ -56,8 +56,8 @@ def _layout(folder: RunFolder, found: pd.DataFrame, through: str) -> list[dict[s
         chosen = chosen[chosen["attack"].isin(["none", *FGSM])]
     keys = ["epsilon", "attack", "examples"]
     full = chosen.groupby(["attack", "epsilon"])["examples"].transform("max")
-    # Without attack only on all images; the others are for stronger attacks.
-    chosen = chosen[(chosen["attack"] != "none") | (chosen["examples"] == full)]
+    # Each attack on the most images that it was made on.
+    chosen = chosen[chosen["examples"] == full]
     chosen = chosen.sort_values("epsilon", kind="stable")
     lines = []
     for (epsilon, attack, examples), group in chosen.groupby(keys, sort=False):
