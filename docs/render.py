@@ -26,6 +26,7 @@ from hr_keras.experiments.results import (
 )
 from hr_keras.experiments.results.tables import describe_protocol, label_method
 from hr_keras.experiments.run_folder import RunFolder
+from hr_keras.experiments.statistics import judge_difference
 
 ROOT = pathlib.Path(__file__).parent.parent
 PAGES = {
@@ -78,8 +79,14 @@ def find_accuracies(folder, attack, through, epsilon, examples=None):
     return _find(found, attack, through, epsilon, examples)
 
 
+@functools.cache
+def find_differences(folder, baseline=None):
+    """Differences to a method, by default the first of the folder."""
+    return accuracy_table.differences(RunFolder(ROOT / folder), baseline)
+
+
 def find_difference(folder, attack, through, epsilon, examples=None):
-    found = find_rows(accuracy_table.differences, folder)
+    found = find_differences(folder)
     return _find(found, attack, through, epsilon, examples).loc["hr"]
 
 
@@ -121,8 +128,10 @@ def judge(one, words, form=format_difference):
     if is_flat(one):
         pairs = count_pairs(one["realizations"])
         return f"undecided: {pairs} differ by {form(one['mean'])}"
-    decided = one["low"] > 0 or one["high"] < 0
-    return f"{words[int(one['mean'] < 0)] if decided else 'undecided'}: {interval(one, form)}"
+    word = dict(zip(("yes", "no"), words, strict=True)).get(
+        judge_difference(one["low"], one["high"]), "undecided"
+    )
+    return f"{word}: {interval(one, form)}"
 
 
 def estimate(folder, method, attack, through, epsilon):
@@ -213,7 +222,7 @@ def robustness(folder):
         with_hr = "hr" if inner == "ce" else f"{inner}_hr"
         if with_hr not in attacked.index:
             continue
-        differences = accuracy_table.differences(RunFolder(ROOT / folder), inner)
+        differences = find_differences(folder, inner)
         pair = [_find(differences, *column, None).loc[with_hr] for column in columns]
         cells = [interval(one) for one in pair]
         lines.append(f"| {label_method(inner)} | {' | '.join(cells)} | {pair[1]['better']} |")
@@ -244,7 +253,7 @@ def sort_methods(folder, attack, through, epsilon):
     """Which methods are above CE, which below, and which of neither can be said."""
     if not is_measured(folder):
         return NOT_MEASURED
-    found = _find(find_rows(accuracy_table.differences, folder), attack, through, epsilon, None)
+    found = _find(find_differences(folder), attack, through, epsilon, None)
     texts = []
     for word, words in (("yes", "above"), ("no", "below"), ("undecided", "undecided")):
         names = [label_method(name) for name in found.index[found["better"] == word]]
@@ -254,10 +263,15 @@ def sort_methods(folder, attack, through, epsilon):
 
 def compare_to_ce(folder, method, attack, through, epsilon):
     """Accuracy of a method − accuracy of CE, with its interval and what it says."""
+    return compare(folder, method, "ce", attack, through, epsilon)
+
+
+def compare(folder, method, baseline, attack, through, epsilon):
+    """Accuracy of a method − accuracy of another, with its interval and what it says."""
     if not is_measured(folder) or method not in RunFolder(ROOT / folder).protocol.methods:
         return NOT_MEASURED
-    found = _find(find_rows(accuracy_table.differences, folder), attack, through, epsilon, None)
-    return judge(found.loc[method], ("better", "worse"))
+    found = find_differences(folder, baseline)
+    return judge(_find(found, attack, through, epsilon, None).loc[method], ("better", "worse"))
 
 
 def gradient_ratio(folder, with_interval=True):
@@ -291,8 +305,8 @@ def render(name):
     )
     functions = (
         row, estimate, difference, verdict, standard_examples, chosen_alpha, zero_share, faster,
-        cost_of_attack, norm, include, is_measured, picture, sort_methods, compare_to_ce,
-        gradient_ratio, describe_models, robustness,
+        cost_of_attack, norm, include, picture, sort_methods, compare_to_ce,
+        compare, gradient_ratio, describe_models, robustness,
     )  # fmt: skip
     environment.globals |= {function.__name__: function for function in functions}
     environment.globals |= {

@@ -92,6 +92,16 @@ def test_the_page_about_the_loss_says_which_methods_are_above_ce(tmp_path):
     assert page["include"](tmp_path, "table.md") == "#### Complete"
 
 
+def make_pairs(path, ce, hr, measure):
+    """A run folder of a result for each value, with what `measure` makes of it."""
+    results = [
+        make_result(method, k, *measure(value))
+        for method, values in (("ce", ce), ("hr", hr))
+        for k, value in enumerate(values)
+    ]
+    return make_folder(path, results)
+
+
 @pytest.mark.parametrize(
     ("ce", "hr", "decided"),
     [
@@ -104,18 +114,15 @@ def test_the_page_about_the_loss_says_which_methods_are_above_ce(tmp_path):
 )
 def test_pairs_that_differ_by_the_same_decide_nothing(tmp_path, ce, hr, decided):
     """Student's t with one degree of freedom; an interval without a width is not printed."""
-    results = [
-        make_result(method, k, make_accuracies(value))
-        for method, pair in (("ce", ce), ("hr", hr))
-        for k, value in enumerate(pair)
-    ]
-    folder = make_folder(tmp_path, results)
+    folder = make_pairs(tmp_path, ce, hr, lambda value: (make_accuracies(value),))
     folder.write("table", md="# Complete")
     page = runpy.run_path(str(ROOT / "docs" / "render.py"))
     cell = ("fgsm_ce", "logits", 0.1)
     assert page["verdict"](tmp_path, *cell) == decided
     flat = "both pairs" in decided
     assert page["difference"](tmp_path, *cell).endswith(" (both pairs)") == flat
+    word = {"yes": "worse", "no": "better"}.get(decided.partition(":")[0], "undecided")
+    assert page["compare"](tmp_path, "ce", "hr", *cell).startswith(f"{word}: ")  # the other way
     place = {"yes": "above: HR", "no": "below: HR"}.get(decided.partition(":")[0], "undecided: HR")
     assert place in page["sort_methods"](tmp_path, *cell)
 
@@ -135,12 +142,7 @@ def make_curve(first):
     ],
 )
 def test_the_page_says_faster_only_where_the_interval_does(tmp_path, ce, hr, text):
-    results = [
-        make_result(method, k, make_accuracies(0.5), make_curve(first))
-        for method, pair in (("ce", ce), ("hr", hr))
-        for k, first in enumerate(pair)
-    ]
-    make_folder(tmp_path, results)
+    make_pairs(tmp_path, ce, hr, lambda first: (make_accuracies(0.5), make_curve(first)))
     page = runpy.run_path(str(ROOT / "docs" / "render.py"))
     assert page["faster"](tmp_path, 1) == f".990: {text}"
     assert page["faster"](tmp_path).count("; ") == 2
