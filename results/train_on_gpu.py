@@ -1,15 +1,19 @@
 """Train the models of a paper protocol at once on one GPU, on Keras' JAX backend.
 
-`results/mnist/paper` and `results/cifar10/paper` began with this: most epochs took minutes on a
-GPU instead of hours on a CPU. It is the same protocol with the same models, loss, split, initial
-weights and optimizer; only the order of the batches comes from another generator. `hr-keras table`
-trains the epochs that are left, measures the models and writes the results. Three steps, of which
-the second needs `jax` instead of TensorFlow:
+`results/mnist/paper`, `results/cifar10/paper` and two of the folders of adversarial training began
+with this: most epochs took minutes on a GPU instead of hours on a CPU. It is the same protocol with
+the same models, loss, split, initial weights, attack and optimizer; only the order of the batches
+and where an attack starts come from another generator. `hr-keras table` trains the epochs that are
+left, measures the models and writes the results. Three steps, of which the second needs `jax`
+instead of TensorFlow:
 
-    python results/train_on_gpu.py prepare mnist DATA.npz start.npz
+    python results/train_on_gpu.py prepare paper-mnist DATA.npz start.npz
     python results/train_on_gpu.py train start.npz end.npz --seconds 460
     python results/train_on_gpu.py finish end.npz DATA.npz runs/mnist
     hr-keras table --output runs/mnist
+
+For adversarial training `prepare` takes `--changes '{"methods": ["pgd_at", "pgd_at_hr"]}'`, and any
+other argument of `Protocol`. With `finish --end-here` the epochs that were done are all of them.
 
 A convolution whose kernels differ from model to model is slow on a GPU. Here it is one matrix
 product of patches, so that all models together are one batched product.
@@ -33,8 +37,10 @@ from keras import ops
 from hr_keras import HRLoss, datasets, metrics, models
 from hr_keras._core import information
 from hr_keras.attacks import closed_forms
-from hr_keras.experiments.protocol import Protocol, from_preset
+from hr_keras.experiments.methods import WARMUP_STEPS
+from hr_keras.experiments.protocol import PRESETS, Protocol, from_preset
 
+METHODS = (("ce", "hr"), ("pgd_at", "pgd_at_hr"))
 SHAPES = {"mnist_cnn": (28, 28, 1), "resnet8": (32, 32, 3)}
 VALIDATION_BATCH = 256
 KEYS = (
@@ -44,11 +50,14 @@ KEYS = (
 )  # fmt: skip
 
 
-def prepare(preset: str, data: str, output: str, realizations: int) -> None:
+def prepare(preset: str, data: str, output: str, changes: str) -> None:
     """Saves the training images, splits and initial weights, as this package makes them."""
     from hr_keras.experiments.fit import build_model
 
-    protocol = from_preset(f"paper-{preset}", dataset=data, realizations=realizations)
+    protocol = from_preset(preset, dataset=data, **json.loads(changes))
+    if protocol.methods not in METHODS:
+        raise ValueError(f"The methods must be one of {METHODS}. Received: {protocol.methods}")
+    realizations = protocol.realizations
     whole = datasets.load(data, validation=0, dtype=None).train
     arrays = {"images": whole.images, "labels": whole.labels.astype("int32")}
     for k in range(realizations):
@@ -57,8 +66,8 @@ def prepare(preset: str, data: str, output: str, realizations: int) -> None:
         arrays[f"kept_{k}"], arrays[f"held_{k}"] = datasets._split_by_class(
             whole.labels, protocol.validation, seed
         )
-        model, _ = build_model(protocol, "ce", seed, split)
-        for variable in model.variables:
+        classifier, _ = build_model(protocol, protocol.methods[0], seed, split)
+        for variable in classifier.variables:
             arrays[f"{k}/{variable.path}"] = ops.convert_to_numpy(variable)
     np.savez(output, protocol=protocol.to_json(), **arrays)
 
@@ -127,6 +136,9 @@ def make_optimizer(protocol: Protocol, steps: int) -> keras.optimizers.Optimizer
 class Trainer:
     """All models: first those trained with CE, one for each seed, then those with HR.
 
+    In adversarial training the attack is that of `training.AdversarialTraining`: PGD on the
+    cross-entropy, with the statistics of the attacked batch, from a random point of the ball.
+
     Args:
         saved: What `prepare` saved.
     """
@@ -140,6 +152,8 @@ class Trainer:
         self.seeds = seeds = protocol.realizations
         self.count = 2 * seeds
         self.is_hr = jnp.array([0.0] * seeds + [1.0] * seeds)
+        self.is_adversarial = protocol.methods == METHODS[1]
+        self.keys = jax.random.split(jax.random.key(2**31), seeds)[jnp.arange(2 * seeds) % seeds]
         self.images, self.labels = jnp.array(saved["images"]), jnp.array(saved["labels"])
         self.kept = np.stack([saved[f"kept_{k}"] for k in range(seeds)])
         self.held = jnp.array(np.stack([saved[f"held_{k % seeds}"] for k in range(self.count)]))
@@ -181,10 +195,13 @@ class Trainer:
         return self.images[index].astype("float32") / 255.0, self.labels[index]
 
     def _step(self, carry, index):
-        def train_one(weights, state, optimizer, bound, images, labels, is_hr):
+        def train_one(weights, state, optimizer, bound, images, labels, is_hr, mean, key):
+            if self.is_adversarial:
+                images = self._attack(weights, state, images, labels, mean, key, optimizer[0])
+
             def compute_loss(weights):
                 logits, new_state, penalties = self.model.stateless_call(
-                    weights, state, images, training=True, return_losses=True
+                    weights, state, images - mean, training=True, return_losses=True
                 )
                 loss = self._loss(is_hr, labels, logits) + sum(penalties, start=0.0)
                 return loss, (logits, new_state)
@@ -196,9 +213,30 @@ class Trainer:
             correct = (logits.argmax(-1) == labels).sum()
             return (weights, new_state, optimizer, bound), (loss, correct)
 
-        images, labels = self._batch(index)
-        images = images - self.means[:, None]
-        return self.jax.vmap(train_one)(*carry, images, labels, self.is_hr)
+        batch = self._batch(index)
+        return self.jax.vmap(train_one)(*carry, *batch, self.is_hr, self.means, self.keys)
+
+    def _attack(self, weights, state, images, labels, mean, key, step):
+        """PGD as `training.AdversarialTraining` makes it, in the step number `step`."""
+        steps = self.protocol.train_steps
+        epsilon = self.protocol.train_epsilon * self.jnp.minimum((step + 1) / WARMUP_STEPS, 1.0)
+        low, high = (
+            self.jnp.maximum(images - epsilon, 0.0),
+            self.jnp.minimum(images + epsilon, 1.0),
+        )
+
+        def compute_objective(point):
+            logits, _ = self.model.stateless_call(weights, state, point - mean, training=True)
+            return self._exact(labels, logits).sum()
+
+        def move(_, point):
+            direction = self.jnp.sign(self.jax.grad(compute_objective)(point))
+            return self.jnp.clip(point + 2.5 / steps * epsilon * direction, low, high)
+
+        key = self.jax.random.fold_in(key, step)
+        noise = self.jax.random.uniform(key, images.shape, minval=-1.0, maxval=1.0)
+        start = self.jnp.clip(images + epsilon * noise, low, high)
+        return self.jax.lax.fori_loop(0, steps, move, start)
 
     def _make_epoch(self, state, order):
         """One epoch, the batches in the order of `order` (seeds, images)."""
@@ -292,7 +330,7 @@ class Trainer:
             columns = (loss, accuracy, bound, val_accuracy, val_bound, val_loss)
             row = np.column_stack([*map(np.asarray, columns), np.asarray(withstood)])
             self.history.append(row)
-            if done % 20 == 0:
+            if done in (1, 2, 5) or done % 10 == 0:
                 print(done, f"{time.time() - started:.0f} s", row[:, 3].round(4), flush=True)
 
     def save(self, path: str, seconds: float) -> None:
@@ -321,7 +359,7 @@ def train(source: str, output: str, seconds: float) -> None:
     trainer.save(output, time.time() - started)
 
 
-def finish(source: str, data: str, output: str) -> None:
+def finish(source: str, data: str, output: str, end_here: bool) -> None:
     """Writes checkpoints that `hr-keras table --output` resumes, in float32 on TensorFlow."""
     from hr_keras.experiments import pipeline
     from hr_keras.experiments.checkpoint import Checkpoint
@@ -333,33 +371,36 @@ def finish(source: str, data: str, output: str) -> None:
     protocol = Protocol.from_json(str(saved["protocol"]))
     if protocol.dataset != data:
         protocol = dataclasses.replace(protocol, dataset=data)
+    if end_here:
+        protocol = dataclasses.replace(protocol, epochs=len(saved["history"]))
     folder = RunFolder.create(pathlib.Path(output), protocol)
     seeds = protocol.realizations
     for m in range(2 * seeds):
-        method, k = ("ce", "hr")[m // seeds], m % seeds
+        method, k = protocol.methods[m // seeds], m % seeds
         seed = protocol.seed + k
-        _, model = build_model(protocol, method, seed, pipeline.load_data(protocol, seed))
-        for variable in model.variables:
+        data_of_seed = pipeline.load_data(protocol, seed)
+        classifier, model = build_model(protocol, method, seed, data_of_seed)
+        for variable in classifier.variables:
             variable.assign(saved[f"model/{variable.path}"][m])
         for j, variable in enumerate(model.optimizer.variables):
             variable.assign(saved[f"optimizer/{j}"][m])
         checkpoint = Checkpoint(folder.checkpoint_path(method, k), protocol, method, seed)
         checkpoint.set_model(model)
         checkpoint.seconds = float(saved["seconds"]) / (2 * seeds)
-        *earlier, last = [dict(zip(KEYS, row, strict=True)) for row in saved["history"][:, m]]
-        checkpoint.epochs = earlier
-        checkpoint.on_epoch_end(len(earlier), last)
-        print(json.dumps({"method": method, "realization": k, "epochs": len(earlier) + 1}))
+        rows = saved["history"][:, m].tolist()
+        *checkpoint.epochs, last = [dict(zip(KEYS, row, strict=True)) for row in rows]
+        checkpoint.on_epoch_end(len(checkpoint.epochs), last)
+        print(json.dumps({"method": method, "realization": k, "epochs": len(checkpoint.epochs)}))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
     one = commands.add_parser("prepare")
-    one.add_argument("preset", choices=("mnist", "cifar10"))
+    one.add_argument("preset", choices=PRESETS)
     one.add_argument("data")
     one.add_argument("output")
-    one.add_argument("--realizations", type=int, default=5)
+    one.add_argument("--changes", default="{}", help="other arguments of Protocol, as JSON")
     one = commands.add_parser("train")
     one.add_argument("source")
     one.add_argument("output")
@@ -368,6 +409,7 @@ def main() -> None:
     one.add_argument("source")
     one.add_argument("data")
     one.add_argument("output")
+    one.add_argument("--end-here", action="store_true")
     arguments = vars(parser.parse_args())
     {"prepare": prepare, "train": train, "finish": finish}[arguments.pop("command")](**arguments)
 
