@@ -218,15 +218,33 @@ def robustness(folder):
         lines.append(f"| {label_method(method)} | {' | '.join(cells)} |")
     lines += ["", "| inside | HR − CE, clean images | HR − CE under `standard` | HR better? |",
               "|---|---|---|---|"]  # fmt: skip
-    for inner in attacked.index:
-        with_hr = "hr" if inner == "ce" else f"{inner}_hr"
-        if with_hr not in attacked.index:
-            continue
+    for inner, with_hr in find_pairs(attacked.index):
         differences = find_differences(folder, inner)
         pair = [_find(differences, *column, None).loc[with_hr] for column in columns]
         cells = [interval(one) for one in pair]
         lines.append(f"| {label_method(inner)} | {' | '.join(cells)} | {pair[1]['better']} |")
     return "\n".join(lines)
+
+
+def find_pairs(methods):
+    """Pairs of the same training, with cross-entropy and with HR."""
+    pairs = [(name, "hr" if name == "ce" else f"{name}_hr") for name in methods]
+    return [pair for pair in pairs if pair[1] in methods]
+
+
+def compare_inside(folder):
+    """HR − CE under `standard` inside each training of a folder, and what the interval says."""
+    if not RunFolder.is_run_folder(ROOT / folder):
+        return NOT_MEASURED
+    protocol = RunFolder(ROOT / folder).protocol
+    where = ("standard", "logits", protocol.train_epsilon)
+    if find_accuracies(folder, *where).empty:
+        return NOT_MEASURED
+    return "; ".join(
+        f"{'ordinary training' if inner == 'ce' else label_method(inner)} "
+        f"{compare(folder, with_hr, inner, *where)}"
+        for inner, with_hr in find_pairs(protocol.methods)
+    )
 
 
 def include(folder, name):
@@ -307,6 +325,7 @@ def render(name):
         row, estimate, difference, verdict, standard_examples, chosen_alpha, zero_share, faster,
         cost_of_attack, norm, include, picture, sort_methods, compare_to_ce,
         compare, gradient_ratio, describe_models, robustness,
+        compare_inside,
     )  # fmt: skip
     environment.globals |= {function.__name__: function for function in functions}
     environment.globals |= {
