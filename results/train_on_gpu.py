@@ -59,6 +59,8 @@ def prepare(preset: str, data: str, output: str, changes: str) -> None:
         raise ValueError(f"The methods must be one of {METHODS}. Received: {protocol.methods}")
     realizations = protocol.realizations
     whole = datasets.load(data, validation=0, dtype=None).train
+    if whole.images.dtype != "uint8":
+        raise ValueError(f"The images must be uint8. Received: {whole.images.dtype}")
     arrays = {"images": whole.images, "labels": whole.labels.astype("int32")}
     for k in range(realizations):
         seed = protocol.seed + k
