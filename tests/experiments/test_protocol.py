@@ -170,7 +170,16 @@ def test_what_differs_from_the_paper_is_said():
     assert describe_changes(protocol) == "learning rate of HR 0.5 (paper: 0.001)"
     assert "ε rises over the first 300 steps" not in describe_protocol(protocol)
     robust = dataclasses.replace(protocol, methods=("pgd_at",))
-    assert "ε rises over the first 300 steps" in describe_protocol(robust)
+    assert "7 steps (ε rises over the first 300 steps)" in describe_protocol(robust)
+    fast = dataclasses.replace(protocol, methods=("fgsm_rs_hr",))
+    assert "(FGSM-RS: one; ε rises" in describe_protocol(fast)
+
+
+def test_a_protocol_is_described_without_what_it_does_not_reach():
+    protocol = from_preset("paper-cifar10", epochs=81)
+    assert "Adam 0.001 (×0.1 from 80), 81 epochs" in describe_protocol(protocol)
+    protocol = from_preset("paper-cifar10", epochs=80)
+    assert "Adam 0.001, 80 epochs" in describe_protocol(protocol)
 
 
 def test_unknown_presets_are_refused():

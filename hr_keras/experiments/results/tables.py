@@ -57,13 +57,15 @@ def describe_protocol(
 ) -> str:
     """Returns the protocol in a line."""
     optimizer = {"sgd": "SGD", "adam": "Adam"}[protocol.optimizer]
-    schedule = ", ".join(f"×{factor:g} from {epoch}" for epoch, factor in protocol.schedule)
+    reached = [(epoch, factor) for epoch, factor in protocol.schedule if epoch < protocol.epochs]
+    schedule = ", ".join(f"×{factor:g} from {epoch}" for epoch, factor in reached)
     adversarial = ""
     if any(get_method(method).is_adversarial for method in protocol.methods):
+        single = any(method.startswith("fgsm_rs") for method in protocol.methods)
         adversarial = (
             f"adversarial training at ε = {protocol.train_epsilon:.4g} with PGD of "
-            f"{protocol.train_steps} steps (FGSM-RS: one; ε rises over the first {WARMUP_STEPS} "
-            "steps), "
+            f"{protocol.train_steps} steps ({'FGSM-RS: one; ' if single else ''}ε rises over the "
+            f"first {WARMUP_STEPS} steps), "
         )
     return (
         f"{protocol.model}, {optimizer}{f' {_describe_rates(protocol)}' if with_rate else ''}"
