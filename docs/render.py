@@ -234,17 +234,34 @@ def find_pairs(methods):
 
 def compare_inside(folder):
     """HR − CE under `standard` inside each training of a folder, and what the interval says."""
+    texts = [
+        f"{'ordinary training' if inner == 'ce' else label_method(inner)} "
+        f"{judge(one, ('better', 'worse'))}"
+        for inner, one in find_inside(folder)
+    ]
+    return "; ".join(texts) or NOT_MEASURED
+
+
+def find_inside(folder):
+    """HR − CE under `standard`, at the ε of the training, inside each training of a folder."""
     if not RunFolder.is_run_folder(ROOT / folder):
-        return NOT_MEASURED
+        return []
     protocol = RunFolder(ROOT / folder).protocol
     where = ("standard", "logits", protocol.train_epsilon)
     if find_accuracies(folder, *where).empty:
-        return NOT_MEASURED
-    return "; ".join(
-        f"{'ordinary training' if inner == 'ce' else label_method(inner)} "
-        f"{compare(folder, with_hr, inner, *where)}"
+        return []
+    return [
+        (inner, _find(find_differences(folder, inner), *where, None).loc[with_hr])
         for inner, with_hr in find_pairs(protocol.methods)
-    )
+    ]
+
+
+def count_inside():
+    """In how many adversarial trainings HR is better, worse and undecided under `standard`."""
+    found = [one for folder in ADVERSARIAL.values() for one in find_inside(folder)]
+    better = [one["better"] for inner, one in found if inner != "ce"]
+    yes, no, undecided = map(better.count, ("yes", "no", "undecided"))
+    return f"better in {yes} of {len(better)}, worse in {no}, undecided in {undecided}"
 
 
 def include(folder, name):
@@ -325,7 +342,7 @@ def render(name):
         row, estimate, difference, verdict, standard_examples, chosen_alpha, zero_share, faster,
         cost_of_attack, norm, include, picture, sort_methods, compare_to_ce,
         compare, gradient_ratio, describe_models, robustness,
-        compare_inside,
+        compare_inside, count_inside,
     )  # fmt: skip
     environment.globals |= {function.__name__: function for function in functions}
     environment.globals |= {
