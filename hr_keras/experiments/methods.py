@@ -66,6 +66,11 @@ class Method:
         return self.wrap_model is not keep_model
 
     @property
+    def makes_one_step(self) -> bool:
+        """Whether the attack of its training makes a single step, not `train_steps`."""
+        return self.wrap_model is _FAST
+
+    @property
     def needs_own_rate(self) -> bool:
         """Whether only a learning rate of its own makes it differ from `trains_as`."""
         return bool(self.trains_as) and self.finish_model is keep_model

@@ -169,10 +169,13 @@ def test_what_differs_from_the_paper_is_said():
     protocol = from_preset("paper-mnist", learning_rates=rates)
     assert describe_changes(protocol) == "learning rate of HR 0.5 (paper: 0.001)"
     assert "ε rises over the first 300 steps" not in describe_protocol(protocol)
-    robust = dataclasses.replace(protocol, methods=("pgd_at",))
-    assert "7 steps (ε rises over the first 300 steps)" in describe_protocol(robust)
-    fast = dataclasses.replace(protocol, methods=("fgsm_rs_hr",))
-    assert "(FGSM-RS: one; ε rises" in describe_protocol(fast)
+    for methods, attack in (
+        (("ce", "pgd_at"), "PGD of 7 steps"),
+        (("fgsm_rs_hr",), "FGSM-RS of one step"),
+        (("fgsm_rs", "trades"), "FGSM-RS of one step and PGD of 7 steps"),
+    ):
+        robust = dataclasses.replace(protocol, methods=methods)
+        assert f"with {attack} (ε rises over the first 300 steps)" in describe_protocol(robust)
 
 
 def test_a_protocol_is_described_without_what_it_does_not_reach():

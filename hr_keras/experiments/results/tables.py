@@ -61,11 +61,9 @@ def describe_protocol(
     schedule = ", ".join(f"×{factor:g} from {epoch}" for epoch, factor in reached)
     adversarial = ""
     if any(get_method(method).is_adversarial for method in protocol.methods):
-        single = any(method.startswith("fgsm_rs") for method in protocol.methods)
         adversarial = (
-            f"adversarial training at ε = {protocol.train_epsilon:.4g} with PGD of "
-            f"{protocol.train_steps} steps ({'FGSM-RS: one; ' if single else ''}ε rises over the "
-            f"first {WARMUP_STEPS} steps), "
+            f"adversarial training at ε = {protocol.train_epsilon:.4g} with "
+            f"{_describe_attacks(protocol)} (ε rises over the first {WARMUP_STEPS} steps), "
         )
     return (
         f"{protocol.model}, {optimizer}{f' {_describe_rates(protocol)}' if with_rate else ''}"
@@ -75,6 +73,14 @@ def describe_protocol(
         f"{_describe_noise(protocol) if with_noise else ''}seed {protocol.seed}, "
         f"preset `{protocol.preset}`."
     )
+
+
+def _describe_attacks(protocol: Protocol) -> str:
+    """The attacks of adversarial training: those with a single step, and the others."""
+    robust = [method for name in protocol.methods if (method := get_method(name)).is_adversarial]
+    kinds = dict.fromkeys(method.makes_one_step for method in robust)
+    texts = {True: "FGSM-RS of one step", False: f"PGD of {protocol.train_steps} steps"}
+    return " and ".join(texts[kind] for kind in kinds)
 
 
 def _describe_rates(protocol: Protocol) -> str:
