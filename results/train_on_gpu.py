@@ -1,19 +1,20 @@
-"""Train the models of a paper protocol at once on one GPU, on Keras' JAX backend.
+"""Train the models of a protocol at once on one GPU, on Keras' JAX backend.
 
-`results/mnist/paper`, `results/cifar10/paper` and two of the folders of adversarial training began
-with this: most epochs took minutes on a GPU instead of hours on a CPU. It is the same protocol with
-the same models, loss, split, initial weights, attack and optimizer; only the order of the batches
-and where an attack starts come from another generator. `hr-keras table` trains the epochs that are
-left, measures the models and writes the results. Three steps, of which the second needs `jax`
-instead of TensorFlow:
+`results/mnist/paper`, `results/cifar10/paper`, `results/mnist/adversarial` and
+`results/cifar10/adversarial` began with this: most epochs took minutes on a GPU instead of hours on
+a CPU. It is the same protocol with the same models, loss, split, initial weights, attack and
+optimizer; only the order of the batches and where an attack starts come from another generator.
+`hr-keras table` trains the epochs that are left, measures the models and writes the results. Three
+steps, of which the second needs `jax` instead of TensorFlow:
 
     python results/train_on_gpu.py prepare paper-mnist DATA.npz start.npz
     python results/train_on_gpu.py train start.npz end.npz --seconds 460
     python results/train_on_gpu.py finish end.npz DATA.npz runs/mnist
-    hr-keras table --output runs/mnist
+    hr-keras table --output runs/mnist --jobs 1
 
-For adversarial training `prepare` takes `--changes '{"methods": ["pgd_at", "pgd_at_hr"]}'`, and any
-other argument of `Protocol`. With `finish --end-here` the epochs that were done are all of them.
+For adversarial training `prepare` takes `--changes '{"methods": ["pgd_at", "pgd_at_hr"]}'`, and
+most other arguments of `Protocol`. `finish --end-here` makes the number of epochs that were trained
+that of the protocol.
 
 A convolution whose kernels differ from model to model is slow on a GPU. Here it is one matrix
 product of patches, so that all models together are one batched product.
@@ -37,10 +38,10 @@ from keras import ops
 from hr_keras import HRLoss, datasets, metrics, models
 from hr_keras._core import information
 from hr_keras.attacks import closed_forms
-from hr_keras.experiments.methods import WARMUP_STEPS
+from hr_keras.experiments.methods import WARMUP_STEPS, get_method
 from hr_keras.experiments.protocol import PRESETS, Protocol, from_preset
 
-METHODS = (("ce", "hr"), ("pgd_at", "pgd_at_hr"))
+PAIRS = (("ce", "hr"), ("pgd_at", "pgd_at_hr"))
 SHAPES = {"mnist_cnn": (28, 28, 1), "resnet8": (32, 32, 3)}
 VALIDATION_BATCH = 256
 KEYS = (
@@ -55,8 +56,12 @@ def prepare(preset: str, data: str, output: str, changes: str) -> None:
     from hr_keras.experiments.fit import build_model
 
     protocol = from_preset(preset, dataset=data, **json.loads(changes))
-    if protocol.methods not in METHODS:
-        raise ValueError(f"The methods must be one of {METHODS}. Received: {protocol.methods}")
+    if protocol.methods not in PAIRS:
+        raise ValueError(f"The methods must be one of {PAIRS}. Received: {protocol.methods}")
+    for name in ("epsilons", "label_noise", "learning_rates"):
+        value, usual = getattr(protocol, name), getattr(from_preset(preset), name)
+        if value != usual:
+            raise ValueError(f"`{name}` must be {usual}, no other is known. Received: {value}")
     realizations = protocol.realizations
     whole = datasets.load(data, validation=0, dtype=None).train
     if whole.images.dtype != "uint8":
@@ -154,7 +159,8 @@ class Trainer:
         self.seeds = seeds = protocol.realizations
         self.count = 2 * seeds
         self.is_hr = jnp.array([0.0] * seeds + [1.0] * seeds)
-        self.is_adversarial = protocol.methods == METHODS[1]
+        self.is_adversarial = get_method(protocol.methods[0]).is_adversarial
+        # Other keys than those of the order of the batches, which are the numbers of the seeds.
         self.keys = jax.random.split(jax.random.key(2**31), seeds)[jnp.arange(2 * seeds) % seeds]
         self.images, self.labels = jnp.array(saved["images"]), jnp.array(saved["labels"])
         self.kept = np.stack([saved[f"kept_{k}"] for k in range(seeds)])
@@ -220,12 +226,18 @@ class Trainer:
 
     def _attack(self, weights, state, images, labels, mean, key, step):
         """PGD as `training.AdversarialTraining` makes it, in the step number `step`."""
+        noise = self.jax.random.uniform(
+            self.jax.random.fold_in(key, step), images.shape, minval=-1.0, maxval=1.0
+        )
+        return self._attack_from(noise, weights, state, images, labels, mean, step)
+
+    def _attack_from(self, noise, weights, state, images, labels, mean, step):
+        """The attack that starts at `images` + ε · `noise`, clipped to the pixel range."""
         steps = self.protocol.train_steps
         epsilon = self.protocol.train_epsilon * self.jnp.minimum((step + 1) / WARMUP_STEPS, 1.0)
-        low, high = (
-            self.jnp.maximum(images - epsilon, 0.0),
-            self.jnp.minimum(images + epsilon, 1.0),
-        )
+        size = 2.5 / steps * epsilon  # PGD's own; an attack cannot be made without TensorFlow
+        low = self.jnp.maximum(images - epsilon, 0.0)
+        high = self.jnp.minimum(images + epsilon, 1.0)
 
         def compute_objective(point):
             logits, _ = self.model.stateless_call(weights, state, point - mean, training=True)
@@ -233,10 +245,8 @@ class Trainer:
 
         def move(_, point):
             direction = self.jnp.sign(self.jax.grad(compute_objective)(point))
-            return self.jnp.clip(point + 2.5 / steps * epsilon * direction, low, high)
+            return self.jnp.clip(point + size * direction, low, high)
 
-        key = self.jax.random.fold_in(key, step)
-        noise = self.jax.random.uniform(key, images.shape, minval=-1.0, maxval=1.0)
         start = self.jnp.clip(images + epsilon * noise, low, high)
         return self.jax.lax.fori_loop(0, steps, move, start)
 
@@ -309,11 +319,9 @@ class Trainer:
         return information.cross_entropy(labels, log_q)
 
     def train(self, seconds: float) -> None:
-        """Trains until the last epoch, or until so many seconds have passed."""
+        """Trains until the last epoch, or that in which so many seconds have passed."""
         started = time.time()
         for epoch in range(len(self.history), self.protocol.epochs):
-            if time.time() - started > seconds:
-                break
             keys = [self.jax.random.key(k) for k in range(self.seeds)]
             order = self.jnp.stack(
                 [
@@ -325,7 +333,9 @@ class Trainer:
             )
             self.state, (loss, accuracy, bound) = self._train_epoch(self.state, order)
             done = epoch + 1
-            attack = done % self.protocol.attack_every == 0 or done == self.protocol.epochs
+            loss = np.asarray(loss)  # waits for the epoch
+            is_last = done == self.protocol.epochs or time.time() - started > seconds
+            attack = done % self.protocol.attack_every == 0 or is_last
             val_loss, val_accuracy, withstood, val_bound = self._validate(self.state, attack)
             if not attack:
                 withstood = np.full((self.count, 4), np.nan)
@@ -334,6 +344,8 @@ class Trainer:
             self.history.append(row)
             if done in (1, 2, 5) or done % 10 == 0:
                 print(done, f"{time.time() - started:.0f} s", row[:, 3].round(4), flush=True)
+            if is_last:
+                break
 
     def save(self, path: str, seconds: float) -> None:
         weights, other, optimizer = self.state
