@@ -199,13 +199,11 @@ def norm(folder, method, through):
 
 def robustness(folder):
     """Tables of a folder of adversarial training: its methods, and HR − CE inside each of them."""
-    if not RunFolder.is_run_folder(ROOT / folder):
+    inside = find_inside(folder)
+    if not inside:
         return "Not measured yet."
     protocol = RunFolder(ROOT / folder).protocol
-    columns = (("none", "none", 0.0), ("standard", "logits", protocol.train_epsilon))
-    clean, attacked = (find_accuracies(folder, *column) for column in columns)
-    if attacked.empty:
-        return "Not measured yet."
+    clean, attacked = (find_accuracies(folder, *where) for where in _find_columns(protocol))
     examples = attacked["examples"].iloc[0]
     lines = [describe_protocol(protocol), "",
              f"| trained with | clean images | under `standard`, {examples} images |",
@@ -216,52 +214,65 @@ def robustness(folder):
             for found in (clean, attacked)
         ]
         lines.append(f"| {label_method(method)} | {' | '.join(cells)} |")
-    lines += ["", "| inside | HR − CE, clean images | HR − CE under `standard` | HR better? |",
+    lines += ["", "| inside | HR − CE, clean images | HR − CE under `standard` | HR is |",
               "|---|---|---|---|"]  # fmt: skip
-    for inner, with_hr in find_pairs(attacked.index):
-        differences = find_differences(folder, inner)
-        pair = [_find(differences, *column, None).loc[with_hr] for column in columns]
+    for inner, *pair in inside:
         cells = [interval(one) for one in pair]
-        lines.append(f"| {label_method(inner)} | {' | '.join(cells)} | {pair[1]['better']} |")
+        word = {"yes": "better", "no": "worse"}.get(pair[1]["better"], "undecided")
+        lines.append(f"| {label_method(inner)} | {' | '.join(cells)} | {word} |")
     return "\n".join(lines)
 
 
-def find_pairs(methods):
-    """Pairs of the same training, with cross-entropy and with HR."""
-    pairs = [(name, "hr" if name == "ce" else f"{name}_hr") for name in methods]
-    return [pair for pair in pairs if pair[1] in methods]
+def _find_columns(protocol):
+    """No attack, and `standard` at the ε of the training."""
+    return ("none", "none", 0.0), ("standard", "logits", protocol.train_epsilon)
 
 
-def compare_inside(folder):
+def find_inside(folder):
+    """Each training of a folder that has a twin with HR, and HR − CE: clean, under `standard`."""
+    if not RunFolder.is_run_folder(ROOT / folder):
+        return []
+    protocol = RunFolder(ROOT / folder).protocol
+    columns = _find_columns(protocol)
+    if find_accuracies(folder, *columns[1]).empty:
+        return []
+    twins = {name: "hr" if name == "ce" else f"{name}_hr" for name in protocol.methods}
+    return [
+        (name, *(_find(find_differences(folder, name), *column, None).loc[twin]
+                 for column in columns))
+        for name, twin in twins.items()
+        if twin in protocol.methods
+    ]  # fmt: skip
+
+
+def describe_inside(folder):
     """HR − CE under `standard` inside each training of a folder, and what the interval says."""
     texts = [
-        f"{'ordinary training' if inner == 'ce' else label_method(inner)} "
-        f"{judge(one, ('better', 'worse'))}"
-        for inner, one in find_inside(folder)
+        f"{'ordinary training' if name == 'ce' else label_method(name)} "
+        f"{judge(attacked, ('better', 'worse'))}"
+        for name, _, attacked in find_inside(folder)
     ]
     return "; ".join(texts) or NOT_MEASURED
 
 
-def find_inside(folder):
-    """HR − CE under `standard`, at the ε of the training, inside each training of a folder."""
-    if not RunFolder.is_run_folder(ROOT / folder):
-        return []
-    protocol = RunFolder(ROOT / folder).protocol
-    where = ("standard", "logits", protocol.train_epsilon)
-    if find_accuracies(folder, *where).empty:
-        return []
-    return [
-        (inner, _find(find_differences(folder, inner), *where, None).loc[with_hr])
-        for inner, with_hr in find_pairs(protocol.methods)
-    ]
-
-
-def count_inside():
-    """In how many adversarial trainings HR is better, worse and undecided under `standard`."""
-    found = [one for folder in ADVERSARIAL.values() for one in find_inside(folder)]
-    better = [one["better"] for inner, one in found if inner != "ce"]
+def count_inside(column):
+    """In how many adversarial trainings HR is better, worse, undecided: 1 clean, 2 attacked."""
+    pairs = [one for folder in ADVERSARIAL.values() for one in find_inside(folder)]
+    better = [one[column]["better"] for one in pairs if one[0] != "ce"]
     yes, no, undecided = map(better.count, ("yes", "no", "undecided"))
     return f"better in {yes} of {len(better)}, worse in {no}, undecided in {undecided}"
+
+
+def single_step_gaps(folder):
+    """Of FGSM-RS after the last epoch, on validation images: lowest and highest realization."""
+    if not RunFolder.is_run_folder(ROOT / folder):
+        return NOT_MEASURED
+    run = RunFolder(ROOT / folder)
+    gaps = [
+        run.read_result("fgsm_rs", k).history["val_single_step_gap"][-1]
+        for k in range(run.protocol.realizations)
+    ]
+    return f"{format_share(min(gaps))} to {format_share(max(gaps))}"
 
 
 def include(folder, name):
@@ -342,7 +353,7 @@ def render(name):
         row, estimate, difference, verdict, standard_examples, chosen_alpha, zero_share, faster,
         cost_of_attack, norm, include, picture, sort_methods, compare_to_ce,
         compare, gradient_ratio, describe_models, robustness,
-        compare_inside, count_inside,
+        describe_inside, count_inside, single_step_gaps,
     )  # fmt: skip
     environment.globals |= {function.__name__: function for function in functions}
     environment.globals |= {
