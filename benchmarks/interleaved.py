@@ -62,12 +62,23 @@ def report(title, seconds, notes=None):
 
 def arguments(description, repeats, clock=True):
     """Arguments that the scripts take, as an `argparse` parser; `clock`: whether `--clock` too."""
+    check_package(pathlib.Path(hr_keras.__file__))
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--repeats", type=int, default=repeats)
     if clock:
         parser.add_argument("--clock", choices=CLOCKS, default="wall", help="what a second is")
     parser.add_argument("--output", help="JSON file")
     return parser
+
+
+def check_package(path):
+    """Ends the script where another copy of the package than that beside it would be measured."""
+    root = pathlib.Path(__file__).resolve().parent.parent
+    if root not in path.resolve().parents:
+        raise SystemExit(
+            f"The benchmarks measure the package in {root}: install it with `pip install -e`, or "
+            f"set PYTHONPATH to this folder. Python found {path}."
+        )
 
 
 def ratios(seconds, name, to):

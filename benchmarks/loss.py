@@ -1,12 +1,11 @@
 """Value and gradient of HRLoss against TensorFlow's fused softmax cross-entropy."""
 
-import argparse
 import multiprocessing
 import pathlib
 
 import numpy as np
 import tensorflow as tf
-from interleaved import compare, limit, ratios, report, save
+from interleaved import arguments, compare, limit, ratios, report, save
 
 from hr_keras import HRLoss
 
@@ -76,10 +75,7 @@ def report_memory():
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeats", type=int, default=9)
-    parser.add_argument("--output", help="JSON file")
-    arguments = parser.parse_args()
+    given = arguments(__doc__, repeats=9, clock=False).parse_args()
     rows = []
     for batch, classes, at_most in SIZES:
         generator = np.random.default_rng(0)
@@ -90,13 +86,13 @@ def main():
             "TensorFlow's fused CE": value_and_gradient(fused, labels, logits, calls),
             "HRLoss": value_and_gradient(HRLoss(from_logits=True), labels, logits, calls),
         }
-        seconds = compare(contestants, arguments.repeats)
+        seconds = compare(contestants, given.repeats)
         title = f"{calls} × ({batch}, {classes})"
         rows += report(title, seconds)
         cost = ratios(seconds, "HRLoss", "TensorFlow's fused CE")
         rows.append(limit(title, "HRLoss / TensorFlow's fused CE", cost, at_most=at_most))
     rows += report_memory()
-    save(rows, arguments.output)
+    save(rows, given.output)
 
 
 if __name__ == "__main__":

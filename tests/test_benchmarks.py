@@ -158,3 +158,11 @@ def test_each_side_works_in_a_process_of_its_own_with_equal_threads(capsys, monk
     assert set(took) == {"wall", "processor"}
     for side in running.values():
         side.close()
+
+
+def test_another_copy_of_the_package_is_not_measured(tmp_path):
+    import interleaved
+
+    interleaved.check_package(BENCHMARKS.parent / "hr_keras" / "__init__.py")
+    with pytest.raises(SystemExit, match="pip install -e"):
+        interleaved.check_package(tmp_path / "hr_keras" / "__init__.py")
