@@ -92,7 +92,10 @@ def make_passes(name, n, batch_size):
 
 
 def make_art(name, n, batch_size):
-    """The epoch by ART, as its documentation shows. Its attack takes 32 images at a time."""
+    """The epoch by ART, as its documentation shows.
+
+    Its attack takes 32 images at a time, and batch normalisation as in evaluation: a cheaper pass.
+    """
     from art.defences.trainer import AdversarialTrainerMadryPGD
     from art.estimators.classification import TensorFlowV2Classifier
 
