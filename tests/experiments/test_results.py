@@ -291,6 +291,21 @@ def test_curves_are_those_of_the_realizations_and_their_mean():
     np.testing.assert_allclose(curves[1].lines[5].get_ydata(), mean)
 
 
+def test_a_legend_names_every_method_and_epsilon():
+    for name in ("quick", "methods"):  # the lines of 30 curves would not fit
+        folder = RunFolder(ROOT / "results" / "mnist10k" / name)
+        drawn = convergence.figure(folder)
+        texts = [text.get_text() for text in drawn.legends[0].get_texts()]
+        assert len(texts) <= 20
+        for part in (
+            *(METHODS[one].label for one in folder.protocol.methods),
+            "ε = 0",
+            "ε = 0.1",
+            "ε = 0.25",
+        ):
+            assert any(part in text for text in texts)
+
+
 def test_everything_drawn_says_what_the_data_are_called(tmp_path):
     """From a folder trained by name on recompressed images; the images are not needed."""
     shutil.copytree(ROOT / "results" / "mnist10k" / "quick", tmp_path / "run")

@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 SHARES = (0.9, 0.95, 0.99)
 
 _PREFIXES = {"logits": "val_fgsm_ce_", "probabilities": "val_published_fgsm_ce_"}
-_STYLES = ("-", "--", ":", "-.")  # one for each ε
+_LONGEST_LEGEND = 20  # lines that are as high as the picture
+_STYLES: tuple[Any, ...] = ("-", "--", ":", "-.")  # one for each ε
 
 
 def check_accuracies(accuracies: Sequence[float]) -> None:
@@ -180,9 +181,25 @@ def figure(folder: RunFolder) -> "Figure":
     drawn.supylabel("validation accuracy", fontsize=10)
     title = f"FGSM with CE on the validation split: {folder.protocol.data_name}"
     drawn.suptitle(title, parse_math=False)
-    handles, labels = panels[-1].get_legend_handles_labels()
-    drawn.legend(handles, labels, loc="outside right upper", title="trained with", frameon=False)
+    handles = panels[-1].get_legend_handles_labels()[0]
+    if len(handles) > _LONGEST_LEGEND:
+        handles = _describe_colours_and_styles(folder, len(handles))
+    drawn.legend(handles=handles, loc="outside right upper", title="trained with", frameon=False)
     return drawn
+
+
+def _describe_colours_and_styles(folder: RunFolder, curves: int) -> list[Any]:
+    """A line for each method and one for each ε, where a line for each curve would be cut off."""
+    from matplotlib.lines import Line2D
+
+    methods = folder.protocol.methods
+    epsilons = sorted({0.0, *folder.protocol.epsilons})[: curves // len(methods)]
+    return [
+        *(Line2D([], [], color=get_method(name).colour, label=label_method(name))
+          for name in methods),
+        *(Line2D([], [], color="black", linestyle=style, label=f"ε = {epsilon:g}")
+          for style, epsilon in zip(_STYLES, epsilons, strict=False)),
+    ]  # fmt: skip
 
 
 def find_curves(folder: RunFolder) -> pd.DataFrame:
