@@ -74,10 +74,10 @@ def arguments(description, repeats, clock=True):
 def check_package(path):
     """Ends the script where another copy of the package than that beside it would be measured."""
     root = pathlib.Path(__file__).resolve().parent.parent
-    if root not in path.resolve().parents:
+    if path.resolve() != root / "hr_keras" / "__init__.py":
         raise SystemExit(
             f"The benchmarks measure the package in {root}: install it with `pip install -e`, or "
-            f"set PYTHONPATH to this folder. Python found {path}."
+            f"set PYTHONPATH to it. Python found {path}."
         )
 
 

@@ -164,5 +164,7 @@ def test_another_copy_of_the_package_is_not_measured(tmp_path):
     import interleaved
 
     interleaved.check_package(BENCHMARKS.parent / "hr_keras" / "__init__.py")
-    with pytest.raises(SystemExit, match="pip install -e"):
-        interleaved.check_package(tmp_path / "hr_keras" / "__init__.py")
+    installed = BENCHMARKS.parent / ".venv" / "site-packages"  # as the README's commands install
+    for place in (tmp_path, installed):
+        with pytest.raises(SystemExit, match="pip install -e"):
+            interleaved.check_package(place / "hr_keras" / "__init__.py")

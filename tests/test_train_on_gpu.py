@@ -14,6 +14,8 @@ import tensorflow as tf
 from hr_keras import attacks, datasets, training
 from hr_keras.attacks import _in_graph
 from hr_keras.experiments import measure
+from hr_keras.experiments.fit import build_model
+from hr_keras.experiments.protocol import Protocol
 from hr_keras.experiments.run_folder import RunFolder
 from hr_keras.experiments.train import train_folder
 
@@ -26,7 +28,7 @@ METHODS = {
     "ordinary": {"methods": ["ce", "hr"], "epochs": 3},
     "adversarial": {**PGD_AT, "epochs": 11},  # the warm-up of ε takes 300 steps
 }
-# In the JAX process: the points that `_attack_from` finds in two steps of the training.
+# In the JAX process: the points that `_attack_from` finds in some steps of the training.
 ATTACK = """
 import sys
 sys.path.insert(0, {folder!r})
@@ -86,9 +88,6 @@ def test_tensorflow_measures_what_jax_trained(name, tmp_path):
 
 def test_the_attack_is_that_of_adversarial_training(tmp_path):
     """With batch normalisation and a mean image, during the warm-up of ε and after it."""
-    from hr_keras.experiments.fit import build_model
-    from hr_keras.experiments.protocol import Protocol
-
     file, start, steps = tmp_path / "colours.npz", tmp_path / "start.npz", (0, 149, 299, 400)
     save_digits(file, (32, 32, 3))
     changes = CHANGES | PGD_AT | {"epochs": 11, "train_epsilon": 0.05, "train_steps": 3}
