@@ -13,8 +13,9 @@ steps, of which the second needs `jax` instead of TensorFlow:
     hr-keras table --output runs/mnist --jobs 1
 
 For adversarial training `prepare` takes `--changes '{"methods": ["pgd_at", "pgd_at_hr"]}'`, and
-most other arguments of `Protocol`. `finish --end-here` makes the number of epochs that were trained
-that of the protocol.
+most other arguments of `Protocol`, and `--first 2` leaves out realizations 0 and 1. `prepare
+--folder RUN` goes on from the checkpoints of a run folder, and `train` from `end.npz` if there is
+one. `finish --end-here` makes the number of epochs that were trained that of the protocol.
 
 A convolution whose kernels differ from model to model is slow on a GPU. Here it is one matrix
 product of patches, so that all models together are one batched product.
@@ -51,9 +52,13 @@ KEYS = (
 )  # fmt: skip
 
 
-def prepare(preset: str, data: str, output: str, changes: str) -> None:
-    """Saves the training images, splits and initial weights, as this package makes them."""
+def prepare(
+    preset: str, data: str, output: str, changes: str, first: int, folder: str | None
+) -> None:
+    """Saves the training images, splits and models, as this package makes or trained them."""
+    from hr_keras.experiments.checkpoint import Checkpoint
     from hr_keras.experiments.fit import build_model
+    from hr_keras.experiments.run_folder import RunFolder
 
     protocol = from_preset(preset, dataset=data, **json.loads(changes))
     if protocol.methods not in PAIRS:
@@ -62,21 +67,60 @@ def prepare(preset: str, data: str, output: str, changes: str) -> None:
         value, usual = getattr(protocol, name), getattr(from_preset(preset), name)
         if value != usual:
             raise ValueError(f"`{name}` must be {usual}, no other is known. Received: {value}")
-    realizations = protocol.realizations
+    if not 0 <= first < protocol.realizations:
+        raise ValueError(f"`first` must be in [0, {protocol.realizations}). Received: {first}")
     whole = datasets.load(data, validation=0, dtype=None).train
     if whole.images.dtype != "uint8":
         raise ValueError(f"The images must be uint8. Received: {whole.images.dtype}")
-    arrays = {"images": whole.images, "labels": whole.labels.astype("int32")}
-    for k in range(realizations):
-        seed = protocol.seed + k
-        split = datasets.load(data, protocol.validation, seed, dtype=None)
-        arrays[f"kept_{k}"], arrays[f"held_{k}"] = datasets._split_by_class(
-            whole.labels, protocol.validation, seed
-        )
-        classifier, _ = build_model(protocol, protocol.methods[0], seed, split)
-        for variable in classifier.variables:
-            arrays[f"{k}/{variable.path}"] = ops.convert_to_numpy(variable)
-    np.savez(output, protocol=protocol.to_json(), **arrays)
+    realizations = range(first, protocol.realizations)
+    splits = [
+        datasets._split_by_class(whole.labels, protocol.validation, protocol.seed + k)
+        for k in realizations
+    ]
+    states, histories, seconds = [], [], 0.0
+    for method in protocol.methods:
+        for k in realizations:
+            seed = protocol.seed + k
+            split = datasets.load(data, protocol.validation, seed, dtype=None)
+            classifier, model = build_model(protocol, method, seed, split)
+            epochs = []
+            if folder is not None:
+                path = RunFolder(pathlib.Path(folder)).checkpoint_path(method, k)
+                checkpoint = Checkpoint(path, protocol, method, seed, writes=False)
+                checkpoint.restore(model)
+                epochs = [[epoch[key] for key in KEYS] for epoch in checkpoint.epochs]
+                seconds += checkpoint.seconds
+            histories.append(epochs)
+            named = _name_variables(classifier, model.optimizer)
+            states.append({
+                name: ops.convert_to_numpy(variable)
+                for part in named
+                for name, variable in part.items()
+            })  # fmt: skip
+    done = [len(epochs) for epochs in histories]
+    if len(set(done)) > 1 or (folder is not None and done[0] == 0):
+        raise ValueError(f"All checkpoints must have the same number of epochs. Received: {done}")
+    np.savez(
+        output,
+        protocol=protocol.to_json(),
+        realizations=list(realizations),
+        images=whole.images,
+        labels=whole.labels.astype("int32"),
+        kept=[one for one, _ in splits],
+        held=[one for _, one in splits],
+        history=np.moveaxis(np.array(histories), 0, 1),
+        seconds=seconds,
+        **{name: np.stack([state[name] for state in states]) for name in states[0]},
+    )
+
+
+def _name_variables(classifier, optimizer) -> tuple[dict, dict, dict]:
+    """Trainable variables, other variables and those of the optimizer, by their names in a file."""
+    return (
+        {f"model/{variable.path}": variable for variable in classifier.trainable_variables},
+        {f"model/{variable.path}": variable for variable in classifier.non_trainable_variables},
+        {f"optimizer/{j}": variable for j, variable in enumerate(optimizer.variables)},
+    )
 
 
 class PatchesConv2D(keras.layers.Conv2D):
@@ -148,38 +192,38 @@ class Trainer:
 
     Args:
         saved: What `prepare` saved.
+        state: The same, or what `save` saved: the models begin as they are in it.
     """
 
-    def __init__(self, saved) -> None:
+    def __init__(self, saved, state) -> None:
         import jax
         import jax.numpy as jnp
 
         self.jax, self.jnp = jax, jnp
         self.protocol = protocol = Protocol.from_json(str(saved["protocol"]))
-        self.seeds = seeds = protocol.realizations
+        self.realizations = saved["realizations"]
+        self.seeds = seeds = len(self.realizations)
         self.count = 2 * seeds
         self.is_hr = jnp.array([0.0] * seeds + [1.0] * seeds)
         self.is_adversarial = get_method(protocol.methods[0]).is_adversarial
         # Other keys than those of the order of the batches, which are the numbers of the seeds.
-        self.keys = jax.random.split(jax.random.key(2**31), seeds)[jnp.arange(2 * seeds) % seeds]
+        keys = jax.random.split(jax.random.key(2**31), protocol.realizations)
+        self.keys = keys[np.tile(self.realizations, 2)]
         self.images, self.labels = jnp.array(saved["images"]), jnp.array(saved["labels"])
-        self.kept = np.stack([saved[f"kept_{k}"] for k in range(seeds)])
-        self.held = jnp.array(np.stack([saved[f"held_{k % seeds}"] for k in range(self.count)]))
+        self.kept = saved["kept"]
+        self.held = jnp.array(np.tile(saved["held"], (2, 1)))
         self.model = make_model(protocol)
         self.means = jnp.array(self._compute_means(saved["images"]))
         steps = -(-self.kept.shape[1] // protocol.batch_size)
         self.optimizer = make_optimizer(protocol, steps)
         self.optimizer.build(self.model.trainable_variables)
         self.bound = metrics.ErrorBound(protocol.alpha, from_logits=True)
-        weights, other = (
-            [
-                jnp.stack([saved[f"{k % seeds}/{variable.path}"] for k in range(self.count)])
-                for variable in variables
-            ]
-            for variables in (self.model.trainable_variables, self.model.non_trainable_variables)
+        self.state = tuple(
+            [jnp.array(state[name], variable.dtype) for name, variable in part.items()]
+            for part in _name_variables(self.model, self.optimizer)
         )
-        self.state = (weights, other, self._repeat(self.optimizer.variables))
-        self.history = []
+        self.history = list(state["history"])
+        self.seconds = float(state["seconds"])  # spent before
         self._train_epoch = jax.jit(self._make_epoch, donate_argnums=0)
         self._validate = jax.jit(self._make_validation, static_argnames="attack")
 
@@ -322,7 +366,7 @@ class Trainer:
         """Trains until the last epoch, or that in which so many seconds have passed."""
         started = time.time()
         for epoch in range(len(self.history), self.protocol.epochs):
-            keys = [self.jax.random.key(k) for k in range(self.seeds)]
+            keys = [self.jax.random.key(int(k)) for k in self.realizations]
             order = self.jnp.stack(
                 [
                     self.jax.random.permutation(
@@ -348,27 +392,31 @@ class Trainer:
                 break
 
     def save(self, path: str, seconds: float) -> None:
-        weights, other, optimizer = self.state
-        named = zip(
-            (*self.model.trainable_variables, *self.model.non_trainable_variables),
-            (*weights, *other),
-            strict=True,
+        named = _name_variables(self.model, self.optimizer)
+        arrays = {
+            name: np.asarray(value)
+            for part, values in zip(named, self.state, strict=True)
+            for name, value in zip(part, values, strict=True)
+        }
+        np.savez(
+            path,
+            protocol=self.protocol.to_json(),
+            realizations=self.realizations,
+            history=np.array(self.history),
+            seconds=self.seconds + seconds,
+            **arrays,
         )
-        arrays = {f"model/{variable.path}": np.asarray(value) for variable, value in named}
-        for k, value in enumerate(optimizer):
-            arrays[f"optimizer/{k}"] = np.asarray(value)
-        np.savez(path, protocol=self.protocol.to_json(), history=np.array(self.history),
-                 seconds=seconds, **arrays)  # fmt: skip
 
 
 def train(source: str, output: str, seconds: float) -> None:
-    """Trains all models at once."""
+    """Trains all models at once, as they are in `output` if there is such a file."""
     import jax
 
     jax.config.update("jax_default_matmul_precision", "float32")
     started = time.time()
-    with np.load(source) as saved:
-        trainer = Trainer(saved)
+    state = output if os.path.exists(output) else source
+    with np.load(source) as saved, np.load(state) as state:
+        trainer = Trainer(saved, state)
     trainer.train(seconds)
     trainer.save(output, time.time() - started)
 
@@ -388,19 +436,18 @@ def finish(source: str, data: str, output: str, end_here: bool) -> None:
     if end_here:
         protocol = dataclasses.replace(protocol, epochs=len(saved["history"]))
     folder = RunFolder.create(pathlib.Path(output), protocol)
-    seeds = protocol.realizations
-    for m in range(2 * seeds):
-        method, k = protocol.methods[m // seeds], m % seeds
+    count = len(saved["realizations"])
+    for m in range(2 * count):
+        method, k = protocol.methods[m // count], int(saved["realizations"][m % count])
         seed = protocol.seed + k
         data_of_seed = pipeline.load_data(protocol, seed)
         classifier, model = build_model(protocol, method, seed, data_of_seed)
-        for variable in classifier.variables:
-            variable.assign(saved[f"model/{variable.path}"][m])
-        for j, variable in enumerate(model.optimizer.variables):
-            variable.assign(saved[f"optimizer/{j}"][m])
+        for part in _name_variables(classifier, model.optimizer):
+            for name, variable in part.items():
+                variable.assign(saved[name][m])
         checkpoint = Checkpoint(folder.checkpoint_path(method, k), protocol, method, seed)
         checkpoint.set_model(model)
-        checkpoint.seconds = float(saved["seconds"]) / (2 * seeds)
+        checkpoint.seconds = float(saved["seconds"]) / (2 * count)
         rows = saved["history"][:, m].tolist()
         *checkpoint.epochs, last = [dict(zip(KEYS, row, strict=True)) for row in rows]
         checkpoint.on_epoch_end(len(checkpoint.epochs), last)
@@ -415,6 +462,8 @@ def main() -> None:
     one.add_argument("data")
     one.add_argument("output")
     one.add_argument("--changes", default="{}", help="other arguments of Protocol, as JSON")
+    one.add_argument("--first", type=int, default=0, help="number of the first realization")
+    one.add_argument("--folder", help="of a run whose checkpoints are the beginning")
     one = commands.add_parser("train")
     one.add_argument("source")
     one.add_argument("output")

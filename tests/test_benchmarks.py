@@ -4,6 +4,8 @@ import datetime
 import json
 import os
 import pathlib
+import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -168,3 +170,27 @@ def test_another_copy_of_the_package_is_not_measured(tmp_path):
     for place in (tmp_path, installed):
         with pytest.raises(SystemExit, match="pip install -e"):
             interleaved.check_package(place / "hr_keras" / "__init__.py")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "command",
+    [
+        "adversarial_training --batches 1 1 --memory-batch 0",
+        "attacks --images 64 16 --epochs 2",
+        "evaluation --images 64 16",
+        "iterative --images 64 --standard 8",
+        "memory --images 1000",
+        "pgd --images 8 --steps 2",
+        "scaling --images 50 100 200 --epsilons 1 2 3",
+        "streaming --images 200 --jpeg 20 --generated 50 100",
+    ],
+)
+def test_a_benchmark_runs_with_little_to_do(command, tmp_path):
+    script, *arguments = command.split()
+    output = tmp_path / "rows.json"
+    subprocess.run(
+        [sys.executable, f"{script}.py", *arguments, "--repeats", "1", "--output", str(output)],
+        cwd=BENCHMARKS, env=os.environ | {"PYTHONPATH": str(BENCHMARKS.parent)}, check=True,
+    )  # fmt: skip
+    assert json.loads(output.read_text())["rows"]

@@ -34,7 +34,8 @@ import sys
 sys.path.insert(0, {folder!r})
 import numpy as np, jax, train_on_gpu
 jax.config.update("jax_default_matmul_precision", "float32")
-trainer = train_on_gpu.Trainer(np.load({start!r}))
+saved = np.load({start!r})
+trainer = train_on_gpu.Trainer(saved, saved)
 weights, state, _ = ([one[0] for one in part] for part in trainer.state)
 images, labels = trainer._batch(np.arange(16))
 noise = np.load({noise!r})
@@ -84,6 +85,32 @@ def test_tensorflow_measures_what_jax_trained(name, tmp_path):
         _, accuracy = model.evaluate(validation.images, validation.labels, verbose=0)
         assert accuracy == pytest.approx(history[-1, k, 3], abs=1 / len(validation.labels))
         assert accuracy > 0.5
+
+
+def test_training_goes_on_where_it_stopped(tmp_path):
+    """From the file of the models, and from the checkpoints of a run folder."""
+    file, run = tmp_path / "digits.npz", tmp_path / "run"
+    save_digits(file)
+    start, whole, parts, again, rest = (
+        tmp_path / f"{name}.npz" for name in ("start", "whole", "parts", "again", "rest")
+    )
+    changes = json.dumps(CHANGES | {"realizations": 2, "epochs": 3})
+    prepare = ("prepare", "quick", file, "--changes", changes, "--first", 1)
+    call(*prepare, start)
+    call("train", start, whole)
+    call("train", start, parts, "--seconds", 0)
+    call("finish", parts, file, run)
+    assert not list(run.glob("realization-0-*"))
+    call("train", start, parts)
+    call(*prepare, again, "--folder", run)
+    call("train", again, rest)
+    expected = np.load(whole)
+    assert expected["history"].shape[:2] == (3, 2)
+    for found in (np.load(parts), np.load(rest)):
+        for name in expected:
+            if name.startswith(("model/", "optimizer/")):
+                np.testing.assert_array_equal(found[name], expected[name], err_msg=name)
+        np.testing.assert_array_equal(found["history"][:, :, :6], expected["history"][:, :, :6])
 
 
 def test_the_attack_is_that_of_adversarial_training(tmp_path):
