@@ -177,7 +177,7 @@ def _plan_several(
 
 def _sort_runs(folder: pathlib.Path, runs: list[Run]) -> Plan:
     """In the order of the paper's columns, whatever the order asked for."""
-    _check_distinct([run.protocol.data_name for run in runs], [run.path for run in runs])
+    _check_distinct([run.protocol.data_title for run in runs], [run.path for run in runs])
     known = list(PAPER_PRESETS)
 
     def rank(run: Run) -> tuple[int, str]:

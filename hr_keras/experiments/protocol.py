@@ -41,6 +41,10 @@ ATTACK_OBJECTIVES = ("ce", "hr")
 # The paper's data sets by name, in the order of the columns of Table 1.
 _PAPER_DATASETS = {"mnist": "MNIST", "mnist10k": "MNIST", "cifar10": "CIFAR-10",
                    "svhn_cropped": "SVHN"}  # fmt: skip
+# What titles call the data sets.
+_DATA_TITLES = {"mnist": "MNIST", "mnist10k": "MNIST (10,000 digits)",
+                "fashion_mnist": "Fashion-MNIST", "cifar10": "CIFAR-10",
+                "svhn_cropped": "SVHN"}  # fmt: skip
 # The paper's protocol for each of its data sets.
 PAPER_PRESETS = {"MNIST": "paper-mnist", "CIFAR-10": "paper-cifar10", "SVHN": "paper-svhn"}
 
@@ -147,8 +151,13 @@ class Protocol:
 
     @property
     def data_name(self) -> str:
-        """What to call the data set: `data_label`, or its name, or the name of its file."""
+        """The data set in columns: `data_label`, or its name, or the name of its file."""
         return self.data_label or self.dataset_name
+
+    @property
+    def data_title(self) -> str:
+        """The data set in titles: `data_label`, or its published name, or the name of its file."""
+        return self.data_label or _DATA_TITLES.get(self.dataset, self.dataset_name)
 
     @property
     def paper_dataset(self) -> str | None:

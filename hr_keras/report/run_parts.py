@@ -39,7 +39,7 @@ def make_run_part(folder: RunFolder) -> Part:
     if len(folder.saturation()):
         documents.append(_make_saturation(folder))
     return Part(
-        title=printable_text(f"{folder.protocol.data_name} ({folder.path.resolve().name})"),
+        title=printable_text(f"{folder.protocol.data_title} ({folder.path.resolve().name})"),
         verdict=verdict.describe(found),
         summary=Document(verdict.markdown(found), data={"verdict.csv": to_csv(found)}),
         documents=(*documents, _make_protocol([folder])),
@@ -134,7 +134,7 @@ def make_search_part(folders: list[RunFolder]) -> Part:
     choice = alpha_search.describe_choice(found)
     _, _, text = alpha_search.markdown(folders[0], found).replace(choice, "").partition("\n")
     return Part(
-        title=printable_text(f"{folders[0].protocol.data_name} (search for α)"),
+        title=printable_text(f"{folders[0].protocol.data_title} (search for α)"),
         verdict=choice,
         summary=Document(
             f"## Validation accuracy for each α\n{text}",

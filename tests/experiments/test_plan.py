@@ -37,7 +37,7 @@ def test_several_data_sets_get_a_folder_each_in_the_order_of_the_paper(tmp_path)
 def test_several_runs_of_one_data_set_are_no_table(tmp_path):
     for name in ("a", "b"):
         write(tmp_path / name, "quick", dataset="mnist")
-    with pytest.raises(ValueError, match=r"names that differ.*mnist, mnist\. Give one of .*a, .*b"):
+    with pytest.raises(ValueError, match=r"names that differ.*MNIST, MNIST\. Give one of .*a, .*b"):
         plan_runs(tmp_path)
 
 

@@ -124,11 +124,11 @@ def test_bad_protocols_are_refused(changes, message):
 
 
 @pytest.mark.parametrize(
-    ("changes", "paper", "name"),
+    ("changes", "paper", "title"),
     [
-        ({"dataset": "mnist10k"}, "MNIST", "mnist10k"),
-        ({"dataset": "svhn_cropped"}, "SVHN", "svhn_cropped"),
-        ({"dataset": "fashion_mnist"}, None, "fashion_mnist"),
+        ({"dataset": "mnist10k"}, "MNIST", "MNIST (10,000 digits)"),
+        ({"dataset": "svhn_cropped"}, "SVHN", "SVHN"),
+        ({"dataset": "fashion_mnist"}, None, "Fashion-MNIST"),
         ({"dataset": "cifar10", "data_label": "my photographs"}, None, "my photographs"),
         ({"data_label": "CIFAR-10"}, "CIFAR-10", "CIFAR-10"),
         ({"data_label": "CIFAR-10, JPEG-recompressed"}, "CIFAR-10", "CIFAR-10, JPEG-recompressed"),
@@ -136,9 +136,10 @@ def test_bad_protocols_are_refused(changes, message):
         ({"data_label": "Fashion-MNIST"}, None, "Fashion-MNIST"),
     ],
 )
-def test_the_label_of_the_data_says_what_they_are_compared_with(changes, paper, name):
+def test_the_label_of_the_data_says_what_they_are_compared_with(changes, paper, title):
     protocol = from_preset("quick", **changes)
-    assert (protocol.paper_dataset, protocol.data_name) == (paper, name)
+    assert (protocol.paper_dataset, protocol.data_title) == (paper, title)
+    assert protocol.data_name == changes.get("data_label", changes.get("dataset"))
     assert Protocol.from_json(protocol.to_json()) == protocol
 
 

@@ -96,9 +96,9 @@ def test_a_table_of_several_data_sets_says_how_well_each_is_known(tmp_path):
         make_pairs(tmp_path / "b", [(0.5, 0.8)], preset="paper-cifar10"),
     ]
     text = accuracy_table.write(folders, tmp_path)
-    assert "- mnist: Mean ± standard error over 2 realizations." in text
-    assert "- cifar10: One realization: no standard error." in text
-    assert "Each cell: mnist · cifar10." in text
+    assert "- MNIST: Mean ± standard error over 2 realizations." in text
+    assert "- CIFAR-10: One realization: no standard error." in text
+    assert "Each cell: MNIST · CIFAR-10." in text
     assert ".600 ± .100 (25%) · .500 (25%)" in text
 
 

@@ -119,7 +119,7 @@ def write(folders: list[RunFolder], path: pathlib.Path, baseline: str | None = N
 def _write_tables(path: pathlib.Path, folders: list[RunFolder], baseline: str | None) -> str:
     found = [rows(folder) for folder in folders]
     compared = [differences(folder, baseline) for folder in folders]
-    names = " · ".join(folder.protocol.data_name for folder in folders)
+    names = " · ".join(folder.protocol.data_title for folder in folders)
     tables = {
         f"{title}: {names}": _layout(folders, found, through) for through, title in _TITLES.items()
     }
@@ -127,7 +127,9 @@ def _write_tables(path: pathlib.Path, folders: list[RunFolder], baseline: str | 
     write_tables(path, "table", text, pd.concat(found), tables)
     changes = pd.concat(compared)
     captions = {
-        f"Difference to the baseline: {folder.protocol.data_name}": _layout_differences(folder, one)
+        f"Difference to the baseline: {folder.protocol.data_title}": _layout_differences(
+            folder, one
+        )
         for folder, one in zip(folders, compared, strict=True)
         if len(one)
     }

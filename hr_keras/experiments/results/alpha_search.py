@@ -185,7 +185,7 @@ def figure(folder: RunFolder, found: pd.DataFrame) -> "Figure":
     clean.set_title("without attack", fontsize=10)
     attacked.set_title(f"FGSM with CE at ε = {chosen['epsilon']:g}", fontsize=10)
     attacked.set_xlabel("order α of the loss")
-    drawn.suptitle(f"The search for α: {folder.protocol.data_name}", parse_math=False)
+    drawn.suptitle(f"The search for α: {folder.protocol.data_title}", parse_math=False)
     return drawn
 
 
@@ -213,6 +213,6 @@ def write(folders: list[RunFolder], path: pathlib.Path, epsilon: float = 0.1) ->
     text = markdown(folders[0], found)
     for ending, content in render_figure(figure(folders[0], found)).items():
         files.write_atomically(path / f"alpha.{ending}", content)
-    caption = f"The search for α: {folders[0].protocol.data_name}"
+    caption = f"The search for α: {folders[0].protocol.data_title}"
     write_tables(path, "alpha", text, found, {caption: _layout(found)})
     return text

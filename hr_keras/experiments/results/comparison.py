@@ -235,7 +235,7 @@ def write(
     for folder in folders:
         found = rows(folder, accuracies, baseline)
         texts.append(markdown(folder, found, baseline, accuracies))
-        name = folder.protocol.data_name
+        name = folder.protocol.data_title
         chosen = check_baseline(folder.protocol, baseline)
         tables = {
             f"FGSM with CE at ε = {epsilon:g}, at equal accuracy without attack: {name}": _layout(

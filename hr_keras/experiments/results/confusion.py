@@ -116,7 +116,7 @@ def figure(folder: RunFolder, epsilon: float = 0.1) -> "Figure":
             image = _draw_matrix(panels[row, column], matrix.to_numpy(float), norm)
     drawn.colorbar(image, ax=panels, shrink=0.5, label="p(ŷ | y)")
     title = f"Mean softmax on the test images, FGSM with CE at ε = {epsilon:g}"
-    drawn.suptitle(f"{title}: {folder.protocol.data_name}", parse_math=False)
+    drawn.suptitle(f"{title}: {folder.protocol.data_title}", parse_math=False)
     return drawn
 
 
@@ -159,6 +159,6 @@ def write(folders: list[RunFolder], epsilon: float = 0.1) -> str:
         texts.append(markdown(folder, found))
         folder.write("confusion", **render_figure(figure(folder, epsilon)))
         caption = "Distance of the confusion matrices from the identity"
-        tables = {f"{caption}: {folder.protocol.data_name}": _layout(found)}
+        tables = {f"{caption}: {folder.protocol.data_title}": _layout(found)}
         write_tables(folder.path, "confusion", texts[-1], found, tables)
     return "\n".join(texts)

@@ -179,7 +179,7 @@ def figure(folder: RunFolder) -> "Figure":
         _draw_accuracies(axes, folder, histories, through)
         axes.set_title(f"FGSM, {label}", fontsize=10)
     drawn.supylabel("validation accuracy", fontsize=10)
-    title = f"FGSM with CE on the validation split: {folder.protocol.data_name}"
+    title = f"FGSM with CE on the validation split: {folder.protocol.data_title}"
     drawn.suptitle(title, parse_math=False)
     handles = panels[-1].get_legend_handles_labels()[0]
     if len(handles) > _LONGEST_LEGEND:
@@ -293,7 +293,7 @@ def write(
         write_figure(folder)
         found = rows(folder, accuracies, baseline)
         texts.append(markdown(folder, found, baseline))
-        caption = f"Epochs to reach a validation accuracy: {folder.protocol.data_name}"
+        caption = f"Epochs to reach a validation accuracy: {folder.protocol.data_title}"
         tables = {caption: _layout(found, choose_baseline(folder.protocol, baseline))}
         write_tables(folder.path, "convergence", texts[-1], found, tables)
     return "\n".join(texts)

@@ -174,7 +174,7 @@ def figure(folder: RunFolder, upper: pd.DataFrame) -> "Figure":
     left, right = drawn.subplots(1, 2)
     _draw_by_epoch(left, folder)
     _draw_by_alpha(right, folder, upper)
-    title = f"Probability of error and its upper bound: {folder.protocol.data_name}"
+    title = f"Probability of error and its upper bound: {folder.protocol.data_title}"
     drawn.suptitle(title, parse_math=False)
     return drawn
 
@@ -229,7 +229,7 @@ def write(folders: list[RunFolder]) -> str:
         texts.append(markdown(folder, upper, lower))
         folder.write("bounds", **render_figure(figure(folder, upper)))
         tables = {
-            f"{caption}: {folder.protocol.data_name}": table
+            f"{caption}: {folder.protocol.data_title}": table
             for caption, table in _layout(folder, upper, lower).items()
         }
         write_tables(folder.path, "bounds", texts[-1], upper, tables)

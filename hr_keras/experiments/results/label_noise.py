@@ -154,7 +154,7 @@ def figure(folders: list[RunFolder], found: pd.DataFrame) -> "Figure":
         )  # fmt: skip
     axes.set(xlabel="wrong training labels, %", ylabel="test accuracy without attack")
     axes.grid(alpha=0.3)
-    axes.set_title(folders[0].protocol.data_name, fontsize=10, parse_math=False)
+    axes.set_title(folders[0].protocol.data_title, fontsize=10, parse_math=False)
     drawn.legend(loc="outside right upper", title="trained with", frameon=False)
     return drawn
 
@@ -174,7 +174,7 @@ def write(folders: list[RunFolder], path: pathlib.Path, baseline: str | None = N
     text = markdown(folders, found, baseline)
     for ending, content in render_figure(figure(folders, found)).items():
         files.write_atomically(path / f"label_noise.{ending}", content)
-    name = folders[0].protocol.data_name
+    name = folders[0].protocol.data_title
     tables = _tables(found, choose_baseline(folders[0].protocol, baseline))
     captions = {f"Accuracy {title}: {name}": table for title, table in tables.items()}
     write_tables(path, "label_noise", text, found, captions)

@@ -271,7 +271,7 @@ def figure(folder: RunFolder, found: pd.DataFrame) -> "Figure":
         )  # fmt: skip
     axes.set(xscale="log", xlabel="learning rate", ylabel="validation accuracy")
     axes.grid(alpha=0.3)
-    axes.set_title(f"dots: chosen: {folder.protocol.data_name}", fontsize=10, parse_math=False)
+    axes.set_title(f"{folder.protocol.data_title}; dots: chosen rates", fontsize=10, parse_math=False)
     drawn.legend(loc="outside right upper", title="trained with", frameon=False)
     return drawn
 
@@ -290,6 +290,6 @@ def write(folders: list[RunFolder], path: pathlib.Path) -> str:
     text = markdown(folders[0], found)
     for ending, content in render_figure(figure(folders[0], found)).items():
         files.write_atomically(path / f"learning_rates.{ending}", content)
-    caption = f"The search for learning rates: {folders[0].protocol.data_name}"
+    caption = f"The search for learning rates: {folders[0].protocol.data_title}"
     write_tables(path, "learning_rates", text, found, {caption: _layout(found)})
     return text

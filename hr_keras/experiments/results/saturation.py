@@ -146,7 +146,7 @@ def figure(folder: RunFolder) -> "Figure":
         axes.set_title(f"ε = {epsilon:g}", fontsize=10)
         axes.grid(alpha=0.3)
     drawn.supylabel("accuracy", fontsize=10)
-    name = folder.protocol.data_name
+    name = folder.protocol.data_title
     drawn.suptitle(f"FGSM with CE, test split; dots: as trained, c = 1: {name}", parse_math=False)
     handles, labels = axes.get_legend_handles_labels()
     drawn.legend(handles, labels, loc="outside right upper", title="trained with", frameon=False)
@@ -182,7 +182,7 @@ def write(folders: list[RunFolder]) -> str:
         found = rows(folder)
         texts.append(markdown(folder, found))
         folder.write("saturation", **render_figure(figure(folder)))
-        name = folder.protocol.data_name
+        name = folder.protocol.data_title
         tables = {
             f"FGSM with CE at ε = {epsilon:g}, logits multiplied by c: {name}": _layout_scales(
                 found, epsilon

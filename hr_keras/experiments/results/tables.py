@@ -49,7 +49,7 @@ def label_method(method: str) -> str:
 
 def describe_dataset(folder: RunFolder) -> str:
     """Returns the name of the data set as safe text."""
-    return plain_text(folder.protocol.data_name)
+    return plain_text(folder.protocol.data_title)
 
 
 def describe_protocol(
