@@ -177,8 +177,8 @@ def test_another_copy_of_the_package_is_not_measured(tmp_path):
     "command",
     [
         "adversarial_training --batches 1 1 --memory-batch 0",
-        "attacks --images 64 16 --epochs 2",
-        "evaluation --images 64 16",
+        "attacks --images 256 256 --epochs 2",
+        "evaluation --images 250 250",
         "iterative --images 64 --standard 8",
         "memory --images 1000",
         "pgd --images 8 --steps 2",
