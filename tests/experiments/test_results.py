@@ -125,6 +125,12 @@ def test_a_stronger_attack_that_every_model_was_put_under_is_shown(tmp_path):
     low, high = compute_wilson_interval(0.3, 50)  # CE withstands .25 and .35
     assert f"[{low:.3f}, {high:.3f}]".replace("0.", ".") in text
     assert "Not shown" not in text
+    for examples, says in ((20, False), (60, True)):  # of one model: fewer and more than all have
+        result = folder.read_result("hr", 1)
+        one = Accuracy("test", "pgd", "logits", 0.1, examples, 0.4)
+        folder.write_result(dataclasses.replace(result, accuracies=(*result.accuracies, one)))
+        text = accuracy_table.write([folder], tmp_path)
+        assert (f"on {examples} examples, done for 1 of 4 models" in text) == says
 
 
 def test_results_work_for_any_list_of_methods(tmp_path, monkeypatch):

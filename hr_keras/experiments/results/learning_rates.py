@@ -271,7 +271,8 @@ def figure(folder: RunFolder, found: pd.DataFrame) -> "Figure":
         )  # fmt: skip
     axes.set(xscale="log", xlabel="learning rate", ylabel="validation accuracy")
     axes.grid(alpha=0.3)
-    axes.set_title(f"{folder.protocol.data_title}; dots: chosen rates", fontsize=10, parse_math=False)
+    title = f"{folder.protocol.data_title}; dots: chosen rates"
+    axes.set_title(title, fontsize=10, parse_math=False)
     drawn.legend(loc="outside right upper", title="trained with", frameon=False)
     return drawn
 

@@ -17,12 +17,21 @@ FGSM = tuple(f"fgsm_{objective}" for objective in ATTACK_OBJECTIVES)
 
 
 def find_unfinished(folder: RunFolder) -> dict[tuple[str, int, float], int]:
-    """Returns (attack, examples, ε) of attacks on some models only, and on how many."""
+    """Returns (attack, examples, ε) of attacks on some models only, and on how many.
+
+    Without those that all models were put under on more examples.
+    """
     frame = folder.accuracies()
     models = len(frame[["method", "realization"]].drop_duplicates())
     stronger = frame[~frame["attack"].isin(["none", *FGSM])]
     counts = stronger.groupby(["attack", "examples", "epsilon"]).size()
-    return {key: int(count) for key, count in counts.items() if count < models}
+    finished = counts[counts == models].index.to_frame(index=False)
+    most = finished.groupby(["attack", "epsilon"])["examples"].max().to_dict()
+    return {
+        (attack, examples, epsilon): int(count)
+        for (attack, examples, epsilon), count in counts.items()
+        if count < models and examples > most.get((attack, epsilon), 0)
+    }
 
 
 def describe_stronger(
