@@ -416,6 +416,12 @@ def train(source: str, output: str, seconds: float) -> None:
     started = time.time()
     state = output if os.path.exists(output) else source
     with np.load(source) as saved, np.load(state) as state:
+        for name in ("protocol", "realizations"):
+            if not np.array_equal(saved[name], state[name]):
+                raise ValueError(
+                    f"{output} is of another training than {source}: `{name}` differs. Expected: "
+                    f"{saved[name]}. Received: {state[name]}"
+                )
         trainer = Trainer(saved, state)
     trainer.train(seconds)
     trainer.save(output, time.time() - started)
@@ -436,6 +442,10 @@ def finish(source: str, data: str, output: str, end_here: bool) -> None:
     if end_here:
         protocol = dataclasses.replace(protocol, epochs=len(saved["history"]))
     folder = RunFolder.create(pathlib.Path(output), protocol)
+    done = 1 + np.arange(len(saved["history"]))
+    is_due = (done % protocol.attack_every == 0) | (done == protocol.epochs)
+    # `train` also attacks where it stops.
+    saved["history"][~is_due, :, KEYS.index("val_fgsm_ce_0.1_accuracy") :] = np.nan
     count = len(saved["realizations"])
     for m in range(2 * count):
         method, k = protocol.methods[m // count], int(saved["realizations"][m % count])

@@ -5,8 +5,11 @@ import itertools
 import pathlib
 import re
 
+import keras
 import pytest
 import yaml
+
+from hr_keras import datasets
 
 ROOT = pathlib.Path(__file__).parent.parent
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
@@ -159,3 +162,17 @@ def test_a_form_asks_something_and_each_thing_once(path):
 def test_continuous_integration_builds_the_documentation_before_its_tests():
     script = (ROOT / ".ci" / "run").read_text()
     assert 0 < script.index("mkdocs build --strict") < script.index("pytest -m slow")
+
+
+@pytest.mark.parametrize("name", ["mnist", "cifar10"])
+def test_every_result_of_the_papers_protocol_has_its_trained_model(name):
+    test = datasets.load("mnist10k").test
+    paths = sorted((ROOT / "results" / "models" / name).glob("*.keras"))
+    results = (ROOT / "results" / name / "paper").glob("realization-*.json")
+    assert {path.stem for path in paths} == {path.stem for path in results}
+    for path in paths:
+        model = keras.models.load_model(path)
+        assert model.output_shape == (None, 10)
+        if name == "mnist":  # photographs do not ship with the package
+            decisions = model.predict(test.images, verbose=0).argmax(axis=-1)
+            assert (decisions == test.labels).mean() > 0.97

@@ -111,6 +111,12 @@ def test_training_goes_on_where_it_stopped(tmp_path):
             if name.startswith(("model/", "optimizer/")):
                 np.testing.assert_array_equal(found[name], expected[name], err_msg=name)
         np.testing.assert_array_equal(found["history"][:, :, :6], expected["history"][:, :, :6])
+    # Attacks only in the epochs of the protocol, wherever the training stopped.
+    np.testing.assert_array_equal(np.load(rest)["history"], expected["history"])
+    call(*prepare[:-1], 0, start)
+    returncode, errors = run_python(SCRIPT, "train", start, whole)
+    assert returncode != 0
+    assert "`realizations` differs" in errors
 
 
 def test_the_attack_is_that_of_adversarial_training(tmp_path):
