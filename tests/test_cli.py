@@ -105,7 +105,7 @@ def test_several_data_sets_share_a_table(prepared, file, tmp_path):
         "differences.md", "differences.csv", "differences.tex", "report.html",
     }  # fmt: skip
     text = (tmp_path / "runs" / "table.md").read_text()
-    assert f"Each cell: cifar10 · {plain_text(file.stem)}." in text
+    assert f"Each cell: CIFAR-10 · {plain_text(file.stem)}." in text
     assert "beside the paper's column CIFAR-10" in text
     assert "The paper has no such column." in text
     for name in ("cifar10", "a|b*"):
