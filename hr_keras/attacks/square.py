@@ -182,20 +182,18 @@ class Square(IterativeAttack):
 
         _, height, width, _ = pictures.shape
         sides = sorted(set(self._sides(height, width)))
-        table = np.zeros((max(sides) + 1, 2, max(sides), max(sides)), "float32")
-        for size in sides:
-            table[size, 0, :size, :size] = _hill_and_dale(size)
-            table[size, 1, :size, :size] = _hill_and_dale(size).T
-        row = tf.clip_by_value(tf.range(height) - corner[0][:, None], 0, max(sides) - 1)
-        column = tf.clip_by_value(tf.range(width) - corner[1][:, None], 0, max(sides) - 1)
-        shape = (tf.shape(side)[0], height, width)
-        which = side * 2 + tf.cast(turned, tf.int32)
-        index = [
-            tf.broadcast_to(part, shape)
-            for part in (which[:, None, None], row[:, :, None], column[:, None, :])
-        ]
-        flat = tf.constant(table.reshape(-1, *table.shape[2:]))
-        return tf.gather_nd(flat, tf.stack(index, axis=-1))
+        largest = sides[-1]
+        table = np.zeros((len(sides), 2, largest, largest), "float32")
+        for place, size in enumerate(sides):
+            table[place, 0, :size, :size] = _hill_and_dale(size)
+            table[place, 1, :size, :size] = _hill_and_dale(size).T
+        places = np.searchsorted(sides, range(largest + 1)).astype("int32")
+        which = tf.gather(places, side) * 2 + tf.cast(turned, tf.int32)
+        row = tf.clip_by_value(tf.range(height) - corner[0][:, None], 0, largest - 1)
+        column = tf.clip_by_value(tf.range(width) - corner[1][:, None], 0, largest - 1)
+        # One index into the flat table: three for `gather_nd` take longer.
+        row += which[:, None] * largest
+        return tf.gather(table.ravel(), row[:, :, None] * largest + column[:, None, :])
 
 
 def _pictures(images: Any) -> Any:
