@@ -137,6 +137,7 @@ def make_adder(folder, number):
     return lambda *more: (os.getpid(), threads, sum(more, number))
 
 
+@pytest.mark.slow
 def test_each_side_works_in_a_process_of_its_own_with_equal_threads(capsys, monkeypatch):
     import sides
 

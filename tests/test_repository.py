@@ -164,6 +164,7 @@ def test_continuous_integration_builds_the_documentation_before_its_tests():
     assert 0 < script.index("mkdocs build --strict") < script.index("pytest -m slow")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mnist", "cifar10"])
 def test_every_result_of_the_papers_protocol_has_its_trained_model(name):
     test = datasets.load("mnist10k").test

@@ -41,6 +41,7 @@ def find_faults(page, tmp_path, **options):
     return evaluate(page, tmp_path, script, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("dark", "width"), [(False, 1400), (True, 500)])
 def test_axe_finds_no_fault(page, tmp_path, dark, width):
     passed, faults = find_faults(page, tmp_path, dark=dark, width=width)

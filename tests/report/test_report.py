@@ -246,7 +246,7 @@ def test_the_old_page_stays_where_results_are_missing_or_damaged(prepare, messag
     prepare(tmp_path / "run")
     (tmp_path / "report.html").write_text("old")
     with pytest.raises(ValueError, match=message) as error:
-        report.write_report([QUICK, tmp_path / "run"], tmp_path / "report.html")
+        report.write_report([tmp_path / "run", QUICK], tmp_path / "report.html")
     assert "\n" not in str(error.value)
     assert (tmp_path / "report.html").read_text() == "old"
 

@@ -340,6 +340,7 @@ def test_replicas_train_the_model_that_one_device_trains(replicas, method):
     assert same_loss == pytest.approx(loss, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_replicas_run_eagerly():
     """There is no graph in which the first convolution could be looked up."""
     models = []
