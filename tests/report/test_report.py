@@ -251,6 +251,13 @@ def test_the_old_page_stays_where_results_are_missing_or_damaged(prepare, messag
     assert (tmp_path / "report.html").read_text() == "old"
 
 
+def test_a_page_is_refused_for_its_last_folder_too(tmp_path):
+    (tmp_path / "report.html").write_text("old")
+    with pytest.raises(ValueError, match="does not exist"):
+        report.write_report([QUICK, tmp_path / "run"], tmp_path / "report.html")
+    assert (tmp_path / "report.html").read_text() == "old"
+
+
 def test_a_stronger_attack_is_the_honest_column(tmp_path):
     results = [
         make_result(method, 0, [*make_accuracies(0.5), *stronger])
